@@ -1,0 +1,197 @@
+"""A run's configuration: every field, its default and what it is for, in one place.
+
+Fields whose default is `None` are filled in for the run at hand (`tlhub/training/defaults.py`), from the task, the
+strategy and the size of the data. `only` in a field's metadata names the strategies or tasks in which the field has an
+effect; setting it in any other run is an error.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+GRADIENT_STRATEGIES = ("scratch", "head", "full", "lora")
+FEATURE_STRATEGIES = ("linear_probe", "head")
+IMAGE_TASKS = ("image-classification",)
+TEXT_TASKS = ("text-classification",)
+AUTO_METHODS = ("lora", "dora", "rslora", "pissa", "loha", "lokr", "ia3", "vera", "oft", "boft", "adalora", "randlora")
+
+
+def option(default: Any, words: str, *, strategies: tuple[str, ...] = (), tasks: tuple[str, ...] = (),
+           choices: tuple[str, ...] = ()) -> Any:
+    """Return a dataclass field with its documentation.
+
+    Args:
+        default: The default; a list is copied for each instance.
+        words: What the field is for.
+        strategies: The strategies in which it has an effect (none named: all).
+        tasks: The tasks in which it has an effect (none named: all).
+        choices: The accepted values, where they are few.
+    """
+    metadata = {"help": words, "strategies": strategies, "tasks": tasks, "choices": choices}
+    if isinstance(default, (list, dict)):
+        return field(default_factory=default.copy, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Which checkpoint, and what is put on top of it."""
+
+    name: str = option("", "Hub id, folder, or the folder of a tlhub run")
+    revision: str | None = option(None, "branch, tag or commit of a Hub checkpoint")
+    head: str = option("linear", "'linear', or the widths of an MLP such as '1024,512'",
+                       strategies=GRADIENT_STRATEGIES)
+    dropout: float | None = option(None, "overrides every dropout probability of the checkpoint; 0 switches it off",
+                                   strategies=GRADIENT_STRATEGIES)
+    save_base: bool = option(True, "keep the base weights beside a saved adapter (a link where possible)",
+                             strategies=("lora",))
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which data, which columns, and how they are divided."""
+
+    source: str = option("", "folder, file or Hub id of the data set")
+    text_column: str | None = option(None, "column that holds the text", tasks=TEXT_TASKS)
+    label_column: str | None = option(None, "column that holds the label")
+    file_column: str | None = option(None, "column that holds the file name or the image", tasks=IMAGE_TASKS)
+    group_column: str | None = option(None, "column whose values are never divided between splits (speaker, patient)")
+    split_column: str | None = option(None, "column that names the split of a row")
+    metadata: str | None = option(None, "table beside the files that describes them", tasks=IMAGE_TASKS)
+    validation_fraction: float = option(0.1, "share of the training data set aside where there is no validation split")
+    test_fraction: float = option(0.1, "share set aside for the test where the data has a single split")
+    max_train_examples: int | None = option(None, "use at most this many training examples, drawn by class")
+    max_bad_fraction: float = option(0.01, "share of undecodable examples up to which the run goes on")
+    max_length: int | None = option(None, "tokens kept of a text", tasks=TEXT_TASKS)
+    flip: bool = option(True, "mirror training images at random", tasks=IMAGE_TASKS, strategies=GRADIENT_STRATEGIES)
+    crop: bool = option(True, "crop training images at random", tasks=IMAGE_TASKS, strategies=GRADIENT_STRATEGIES)
+    cache_dir: str | None = option(None, "folder of the prepared data and features; default ~/.cache/tlhub")
+    cache_limit_gib: float = option(4.0, "largest prepared data set or feature table kept on disk, in GiB")
+
+
+@dataclass(frozen=True)
+class StrategyConfig:
+    """What is trained."""
+
+    name: str = option("full", "how to transfer")
+    features: str = option("auto", "what a probe reads of the frozen checkpoint", strategies=FEATURE_STRATEGIES,
+                           choices=("auto", "native", "first", "mean", "layer_mean"))
+    method: str = option("lora", "the PEFT method", strategies=("lora",), choices=AUTO_METHODS)
+    rank: int = option(16, "rank of the adapters", strategies=("lora",))
+    alpha: float | None = option(None, "scale of the adapters; default: the rank", strategies=("lora",))
+    adapter_dropout: float = option(0.0, "dropout before the adapters", strategies=("lora",))
+    targets: list[str] = option([], "layers that get adapters (name endings); default: chosen for the architecture",
+                                strategies=("lora",))
+    layer_decay: float | None = option(None, "learning-rate factor from each block to the one below it",
+                                       strategies=("full",))
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How training goes."""
+
+    epochs: float | None = option(None, "passes over the training data", strategies=GRADIENT_STRATEGIES)
+    max_steps: int | None = option(None, "stop after this many optimizer steps", strategies=GRADIENT_STRATEGIES)
+    batch_size: int | None = option(None, "examples in one optimizer step, over all processes",
+                                    strategies=GRADIENT_STRATEGIES)
+    micro_batch_size: int | None = option(None, "examples in one forward pass; changes memory, not the result")
+    learning_rate: float | None = option(None, "peak learning rate", strategies=GRADIENT_STRATEGIES)
+    weight_decay: float | None = option(None, "decoupled weight decay of matrices; biases and norms have none",
+                                        strategies=GRADIENT_STRATEGIES)
+    optimizer: str = option("adamw", "the optimizer", strategies=GRADIENT_STRATEGIES, choices=("adamw", "sgd"))
+    schedule: str = option("cosine", "learning rate after the warm-up", strategies=GRADIENT_STRATEGIES,
+                           choices=("cosine", "linear", "constant"))
+    warmup_fraction: float = option(0.1, "share of the steps in which the learning rate rises",
+                                    strategies=GRADIENT_STRATEGIES)
+    clip_norm: float = option(1.0, "largest norm of the gradient; 0 for no limit", strategies=GRADIENT_STRATEGIES)
+    label_smoothing: float = option(0.0, "share of the target spread over all classes", strategies=GRADIENT_STRATEGIES)
+    class_weights: str = option("none", "'balanced' weighs each class by the inverse of its frequency",
+                                strategies=GRADIENT_STRATEGIES, choices=("none", "balanced"))
+    evaluate_every: int | None = option(None, "optimizer steps between validations; default: once an epoch",
+                                        strategies=GRADIENT_STRATEGIES)
+    patience: int | None = option(None, "stop after this many validations without improvement",
+                                  strategies=GRADIENT_STRATEGIES)
+    checkpoint_every: int | None = option(None, "optimizer steps between checkpoints; default: at each validation",
+                                          strategies=GRADIENT_STRATEGIES)
+    max_bad_steps: int = option(5, "stop after this many non-finite steps in a row", strategies=GRADIENT_STRATEGIES)
+    precision: str = option("auto", "autocast type; 'auto' is bf16 where the device computes in it, else fp32",
+                            choices=("auto", "fp32", "bf16", "fp16"))
+    compile: bool = option(False, "compile the model with torch.compile", strategies=GRADIENT_STRATEGIES)
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """How the result is scored."""
+
+    metrics: list[str] = option([], "metrics by name; default: those of the task")
+    best: str | None = option(None, "metric that chooses the best epoch on validation; default: that of the task")
+    knn: bool = option(False, "score nearest neighbours on frozen features even where no features are cached")
+    resamples: int = option(1000, "bootstrap resamples behind the 95% intervals")
+
+
+@dataclass(frozen=True)
+class LogConfig:
+    """What is written while training."""
+
+    trackers: list[str] = option([], "experiment trackers of accelerate: tensorboard, wandb, trackio, ...")
+    every: int = option(10, "optimizer steps between lines of history.jsonl", strategies=GRADIENT_STRATEGIES)
+
+
+@dataclass(frozen=True)
+class LaunchConfig:
+    """Which processes do the work."""
+
+    num_processes: int = option(1, "processes of the run")
+    workers: int | None = option(None, "threads that decode files; default: the number of cores")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One run."""
+
+    task: str = option("", "what is predicted")
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    strategy: StrategyConfig = field(default_factory=StrategyConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+    launch: LaunchConfig = field(default_factory=LaunchConfig)
+    task_options: dict[str, Any] = option({}, "options of the task itself")
+    out: str | None = option(None, "folder of the run; default: runs/<task>-<n>")
+    seed: int = option(0, "the source of every random draw")
+
+
+SECTIONS: dict[str, type] = {
+    "model": ModelConfig, "data": DataConfig, "strategy": StrategyConfig, "train": TrainConfig,
+    "evaluate": EvaluateConfig, "log": LogConfig, "launch": LaunchConfig,
+}
+
+SHORT_OPTIONS: dict[str, str] = {
+    "model": "model.name", "data": "data.source", "strategy": "strategy.name",
+    "epochs": "train.epochs", "max_steps": "train.max_steps", "batch_size": "train.batch_size",
+    "learning_rate": "train.learning_rate", "max_train_examples": "data.max_train_examples",
+    "num_processes": "launch.num_processes", "keyword": "task_options.keyword",
+}
+
+IDENTITY_EXCLUDES = ("out", "launch", "log", "train.micro_batch_size")
+"""Fields that do not belong to what a configuration is: they change neither the data seen nor the loss."""
+
+
+def replace(config: RunConfig, values: dict[str, Any]) -> RunConfig:
+    """Return `config` with fields set by dotted name, such as `{"train.epochs": 3}`."""
+    top: dict[str, Any] = {}
+    for name, value in values.items():
+        section, _, key = name.partition(".")
+        if key and section in SECTIONS:
+            top[section] = dataclasses.replace(top.get(section, getattr(config, section)), **{key: value})
+        else:
+            top[section] = value
+    return dataclasses.replace(config, **top)
+
+
+def as_dict(config: RunConfig) -> dict[str, Any]:
+    """Return the configuration as nested plain values."""
+    return dataclasses.asdict(config)

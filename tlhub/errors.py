@@ -1,0 +1,53 @@
+"""The errors a user can cause, each with the exit code that `tlhub` ends with."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class TlhubError(Exception):
+    """A failure with a one-line message: what was given, what was found, what to do."""
+
+    exit_code = 1
+
+
+class UsageError(TlhubError):
+    """Wrong usage or configuration."""
+
+    exit_code = 2
+
+
+class DataError(TlhubError):
+    """The data cannot be used as given."""
+
+    exit_code = 3
+
+
+class CheckpointError(TlhubError):
+    """The checkpoint cannot be used as given."""
+
+    exit_code = 4
+
+
+class StoppedError(TlhubError):
+    """Stopped on request (SIGTERM or SIGINT); the same command continues the run."""
+
+    exit_code = 75
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """Words that name the valid choices closest to `name`, for the end of an error message.
+
+    Args:
+        name: What the user wrote.
+        valid: The names that would have been accepted.
+
+    Returns:
+        `did you mean 'x'?` where something is close, otherwise `valid: a, b, c`.
+    """
+    names = sorted(valid)
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
+    if close:
+        return "did you mean " + " or ".join(repr(match) for match in close) + "?"
+    return "valid: " + ", ".join(names)
