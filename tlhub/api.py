@@ -1,0 +1,67 @@
+"""The Python surface: `tlhub.finetune`, `tlhub.load` and `tlhub.evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tlhub import options, run
+from tlhub.config import DataConfig
+from tlhub.run import Run
+
+
+def finetune(task: str, *, overwrite: bool = False, **choices: Any) -> Run:
+    """Adapt a checkpoint to a data set and return the finished run.
+
+    Args:
+        task: What is predicted, such as `"image-classification"`.
+        overwrite: Replace a finished or different run in `out`.
+        choices: The run's other options: sections of the configuration as dictionaries (`train={"epochs": 3}`), a
+            plain string for a section's main field (`model="google/vit-base-patch16-224"`), the command line's short
+            options (`epochs=3`), or `config="run.yaml"` for a file to start from.
+
+    Returns:
+        The run: its folder, its metrics, and `predict`.
+
+    Raises:
+        UsageError: An option is unknown, has a wrong type or would have no effect.
+        DataError: The data cannot be used as given.
+        CheckpointError: The checkpoint cannot be used as given.
+        StoppedError: The run was asked to stop and can be continued.
+
+    Example:
+        >>> run = tlhub.finetune("text-classification", model="bert-base-uncased", data="reviews.csv", strategy="lora")
+        >>> run.metrics["test"]["accuracy"]
+    """
+    return run.finetune(options.from_kwargs(task, **choices), overwrite=overwrite)
+
+
+def load(folder: str | Path) -> Run:
+    """Load a finished run for predictions.
+
+    Args:
+        folder: The run's folder.
+
+    Returns:
+        The run, as `finetune` returned it.
+
+    Raises:
+        CheckpointError: The folder holds no finished run.
+    """
+    return run.load(folder)
+
+
+def evaluate(finished: Run | str | Path, data: str | DataConfig) -> dict[str, Any]:
+    """Score a finished run on other data.
+
+    Args:
+        finished: A run or its folder.
+        data: A folder, a file or a Hub id; labels are matched by name.
+
+    Returns:
+        The scores, as plain numbers by metric name.
+
+    Raises:
+        DataError: The data cannot be used as given.
+    """
+    return run.evaluate(finished, data)
