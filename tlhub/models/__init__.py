@@ -1,0 +1,1 @@
+"""Checkpoints, their heads and adapters, and what of them is trained."""

@@ -1,0 +1,108 @@
+"""An architecture's ordered blocks: stem, block after block, head; each parameter is in exactly one."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from tlhub.models.heads import output_layer
+
+UNITS = re.compile(
+    r"(?:^|.*?\.)(?:"
+    r"stages\.\d+\.(?:layers|blocks)\.\d+"  # ResNet, ConvNeXt, RegNet; timm's ConvNeXt
+    r"|layers\.\d+\.blocks\.\d+"  # Swin, also timm's
+    r"|layer\d+\.\d+"  # timm's ResNet
+    r"|albert_layer_groups\.\d+"
+    r"|(?:layers|layer|blocks|block|h)\.\d+"  # transformers
+    r"|features\.\d+"  # timm's VGG
+    r"|(?:Conv2d_|Mixed_)\w+"  # timm's Inception
+    r")(?=\.)"
+)
+STAGES = re.compile(r"(?:^|.*?\.)(?:stages|layers)\.\d+(?=\.)")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block of a model.
+
+    Attributes:
+        name: `"stem"`, the path of the block's module, or `"head"`.
+        prefixes: Paths whose parameters belong to it: a module's path, or a parameter's name.
+    """
+
+    name: str
+    prefixes: tuple[str, ...]
+
+
+def blocks(model: nn.Module) -> list[Block]:
+    """Return the model's blocks in the order of computation: the stem, the layers, the head.
+
+    A layer is a transformer's layer or a residual block. What stands between two layers of different stages joins its
+    own stage's nearest layer; a last norm and a pooler join the last layer. Everything after the backbone is the head.
+
+    Args:
+        model: Any model with an output layer; adapters may be on it.
+    """
+    members: dict[str, list[str]] = {}
+    for name, block in _assign(model).items():
+        members.setdefault(block, []).append(name)
+    names = [name for name in members if name not in ("stem", "head")]
+    ordered = [name for name in ("stem", *names, "head") if name in members]
+    return [Block(name, tuple(members[name])) for name in ordered]
+
+
+def block_index(model: nn.Module) -> dict[str, int]:
+    """Return for each parameter's name the position of its block in `blocks(model)`."""
+    return {name: index for index, block in enumerate(blocks(model)) for name in block.prefixes}
+
+
+def _assign(model: nn.Module) -> dict[str, str]:
+    """Return for each parameter the block it is in."""
+    names = [name for name, _ in model.named_parameters()]
+    units = {name: match.group() for name in names if (match := UNITS.match(name))}
+    groups = set(units.values())
+    units = {name: unit for name, unit in units.items() if not any(other.startswith(unit + ".") for other in groups)}
+    head = _head_names(model, names)
+    first_of: dict[str, str] = {}
+    for name, unit in units.items():
+        first_of.setdefault(_stage(name), unit)
+    last = list(units.values())[-1] if units else "stem"
+    assigned: dict[str, str] = {}
+    latest, latest_of = "stem", dict[str, str]()
+    for name in names:
+        if name in head:
+            assigned[name] = "head"
+        elif name in units:
+            assigned[name] = latest = latest_of[_stage(name)] = units[name]
+        elif _stage(name) and _stage(name) in first_of:
+            assigned[name] = latest_of.get(_stage(name), first_of[_stage(name)])
+        else:
+            assigned[name] = "stem" if latest == "stem" else last
+    return assigned
+
+
+def _stage(name: str) -> str:
+    match = STAGES.match(name)
+    return match.group() if match else ""
+
+
+def _head_names(model: nn.Module, names: list[str]) -> set[str]:
+    layer, _ = output_layer(model)
+    backbone = backbone_prefix(model)
+    return {name for name in names if name.startswith(layer + ".") or not name.startswith(backbone)}
+
+
+def backbone_prefix(model: nn.Module) -> str:
+    """Return what the names of the backbone's parameters start with, such as `"bert."`.
+
+    Where transformers wraps another library's whole model, that model counts as the backbone.
+    """
+    for path, module in model.named_modules():
+        if isinstance(module, PreTrainedModel):
+            outer = f"{path}." if path else ""
+            inner = module.base_model_prefix
+            return f"{outer}{inner}." if inner in dict(module.named_children()) else outer
+    return ""

@@ -1,0 +1,198 @@
+"""Features: what a frozen checkpoint makes of each example, in one forward pass over the data."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from tlhub.models.heads import native_features_possible, output_layer
+from tlhub.models.pooling import pool, reads_first_token
+
+FEATURES = ("native", "first", "mean", "layer_mean")
+
+
+class FeatureInputs(Protocol):
+    """What features are extracted from; `data.batches.Inputs` is one."""
+
+    @property
+    def lengths(self) -> np.ndarray | None:
+        """Tokens of each example, shape (n,); None where all are equal."""
+
+    def __len__(self) -> int:
+        """Return the number of examples."""
+
+    def batch(self, indices: np.ndarray, epoch: int | None, device: torch.device) -> dict[str, torch.Tensor]:
+        """Return the model's keyword arguments for the examples at `indices`."""
+
+
+class FeatureStore(Protocol):
+    """Where features are kept between runs; `data.cache.ArrayCache` is one."""
+
+    def get(self, key: str) -> dict[str, np.ndarray] | None:
+        """Return the arrays stored under `key`."""
+
+    def put(self, key: str, arrays: dict[str, np.ndarray]) -> Any:
+        """Store arrays under `key`."""
+
+
+def available_features(model: PreTrainedModel, new_parameters: Collection[str]) -> tuple[str, ...]:
+    """Return the kinds of features that this model has, in the order of `FEATURES`.
+
+    `native` is the input of the output layer, where nothing new stands before it. `first` is the first token where it
+    sums up the example, `mean` the average over tokens or places, `layer_mean` the average of `mean` over the layers
+    (token embeddings included), where all have one width.
+
+    Args:
+        model: The model with its head.
+        new_parameters: Names of the parameters that the checkpoint did not bring.
+    """
+    kinds = ["native"] if native_features_possible(model, new_parameters) else []
+    backbone = model.base_model
+    if backbone is model or not isinstance(backbone, PreTrainedModel):
+        return tuple(kinds)
+    pooler = {name for name in new_parameters if ".pooler." in name}
+    prefix = model.base_model_prefix + "."
+    if any(name.startswith(prefix) for name in set(new_parameters) - pooler):
+        return tuple(kinds)
+    if reads_first_token(model):
+        kinds.append("first")
+    kinds.append("mean")
+    if _one_width(model):
+        kinds.append("layer_mean")
+    return tuple(kinds)
+
+
+def _one_width(model: PreTrainedModel) -> bool:
+    settings = model.config.to_dict()
+    return not settings.keys() & {"hidden_sizes", "depths", "embed_dims"}
+
+
+class FeatureExtractor:
+    """One forward pass that gives every kind of feature asked for, without dropout or gradient.
+
+    Args:
+        model: The model with its head; it is left as it was.
+        kinds: Some of `available_features`.
+    """
+
+    def __init__(self, model: PreTrainedModel, kinds: Sequence[str]) -> None:
+        self.model = model
+        self.kinds = tuple(kinds)
+        self._outputs: Any = None
+
+    def __call__(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Return for each kind the features (B, D) of a batch of the model's keyword arguments."""
+        pooled = [kind for kind in self.kinds if kind != "native"]
+        deep = {"output_hidden_states": True} if "layer_mean" in pooled else {}
+        backbone = self.model.base_model
+        with torch.no_grad(), self._evaluating():
+            if "native" not in self.kinds:
+                outputs, features = backbone(**inputs, **deep), {}
+            else:
+                with _without_output_layer(self.model), _listening(backbone, pooled) as heard:
+                    features = {"native": self.model(**inputs, **deep).logits}
+                outputs = heard[0] if heard else None
+            for kind in pooled:
+                features[kind] = pool(backbone, outputs, kind, inputs.get("attention_mask"))
+        return {kind: features[kind] for kind in self.kinds}
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        training = [module for module in self.model.modules() if module.training]
+        for module in training:
+            module.training = False
+        try:
+            yield
+        finally:
+            for module in training:
+                module.training = True
+
+
+@contextmanager
+def _without_output_layer(model: PreTrainedModel) -> Iterator[None]:
+    name, layer = output_layer(model)
+    model.set_submodule(name, nn.Identity())
+    try:
+        yield
+    finally:
+        model.set_submodule(name, layer)
+
+
+@contextmanager
+def _listening(backbone: nn.Module, pooled: Sequence[str]) -> Iterator[list[Any]]:
+    heard: list[Any] = []
+    handle = backbone.register_forward_hook(lambda _module, _args, outputs: heard.append(outputs)) if pooled else None
+    try:
+        yield heard
+    finally:
+        if handle is not None:
+            handle.remove()
+
+
+def extract_features(
+    model: PreTrainedModel, inputs: FeatureInputs, kinds: Sequence[str], *, device: torch.device, batch_size: int,
+    cache: FeatureStore | None = None, key: str | None = None, accelerator: Any = None,
+) -> dict[str, np.ndarray]:
+    """Run the model once over the data and return its features.
+
+    Args:
+        model: The model with its head, on `device`.
+        inputs: The examples, in the view for evaluation.
+        kinds: Some of `available_features`.
+        device: Where the model computes.
+        batch_size: Examples in one forward pass of one process.
+        cache: Where finished features are kept; None for nowhere.
+        key: Their key: the fingerprint of weights, processor and data. The kinds are added to it.
+        accelerator: accelerate's, where several processes share the work; each gets everything.
+
+    Returns:
+        For each kind float32 features, shape (n, D), in the order of the data.
+    """
+    full_key = None if cache is None or key is None else f"{key}-{'-'.join(sorted(kinds))}"
+    if cache is not None and full_key is not None and (found := cache.get(full_key)) is not None:
+        return found
+    rank, world = (0, 1) if accelerator is None else (accelerator.process_index, accelerator.num_processes)
+    order = np.arange(len(inputs)) if inputs.lengths is None else np.argsort(inputs.lengths, kind="stable")
+    share = np.resize(order, -(-len(order) // world) * world)[rank::world]
+    features = _forward(FeatureExtractor(model, kinds), inputs, share, batch_size, device)
+    if world > 1:
+        features = {kind: _gathered(values, order, device, accelerator) for kind, values in features.items()}
+    result = {kind: np.empty_like(values) for kind, values in features.items()}
+    for kind, values in features.items():
+        result[kind][order] = values
+    if cache is not None and full_key is not None and rank == 0:
+        cache.put(full_key, result)
+    return result
+
+
+def _forward(
+    extractor: FeatureExtractor, inputs: FeatureInputs, order: np.ndarray, batch_size: int, device: torch.device
+) -> dict[str, np.ndarray]:
+    """Return features in the given order. A batch is copied to the host while the next one is being computed."""
+    found: dict[str, list[np.ndarray]] = {kind: [] for kind in extractor.kinds}
+    waiting: dict[str, torch.Tensor] = {}
+    for start in range(0, len(order), batch_size):
+        computed = extractor(inputs.batch(order[start : start + batch_size], None, device))
+        _store(waiting, found)
+        waiting = computed
+    _store(waiting, found)
+    return {kind: np.concatenate(parts) for kind, parts in found.items()}
+
+
+def _store(batch: dict[str, torch.Tensor], found: dict[str, list[np.ndarray]]) -> None:
+    for kind, values in batch.items():
+        found[kind].append(values.float().cpu().numpy())
+
+
+def _gathered(values: np.ndarray, order: np.ndarray, device: torch.device, accelerator: Any) -> np.ndarray:
+    """Return every process's rows in the order that `share` took them from, without the repeated ones at the end."""
+    everything = accelerator.gather(torch.from_numpy(values).to(device)).cpu().numpy()
+    rows = everything.reshape(accelerator.num_processes, len(values), -1).swapaxes(0, 1)
+    joined: np.ndarray = rows.reshape(-1, values.shape[-1])[: len(order)]
+    return joined

@@ -1,0 +1,157 @@
+"""Freezing parts of a model so that they stay frozen, and proving that training moves what it should."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from tlhub.errors import TlhubError
+from tlhub.models.blocks import blocks
+
+BatchNorm = nn.modules.batchnorm._BatchNorm
+NAMED = 5
+"""Tensors named in a message before the rest is counted."""
+
+
+@dataclass(frozen=True)
+class BlockShare:
+    """How much of a block is trained: numbers of its parameters' elements."""
+
+    name: str
+    trainable: int
+    total: int
+
+
+class StayInEvaluation:
+    """Stands in for a frozen module's `train`: whatever mode is asked for, the module evaluates.
+
+    `Module.train` of the modules above, of DDP and of accelerate all call the `train` of their children, so it holds
+    through every wrapper. It carries the module, so that a copy of the model refers to its own modules.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+
+    def __call__(self, mode: bool = True) -> nn.Module:
+        """Put the module and everything in it in evaluation mode, and return it."""
+        for module in self.module.modules():
+            module.training = False
+        return self.module
+
+
+def freeze_all_but(model: nn.Module, trainable: Callable[[str], bool]) -> None:
+    """Train the parameters that `trainable` chooses by name, and freeze the rest.
+
+    Every module that stands before the first trained tensor stays in evaluation mode (no dropout, BatchNorm with its
+    stored statistics), and so does every BatchNorm whose own parameters are frozen. Other modules after the first
+    trained tensor keep their dropout. A second call replaces the first.
+
+    Args:
+        model: The model, not yet wrapped for several processes.
+        trainable: From a parameter's name to whether it is trained.
+    """
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(trainable(name))
+    for module in model.modules():
+        vars(module).pop("train", None)
+    model.train(model.training)
+    for module in frozen_modules(model):
+        vars(module)["train"] = StayInEvaluation(module)
+        module.training = False
+
+
+def frozen_modules(model: nn.Module) -> list[nn.Module]:
+    """Return the modules that must evaluate while the model trains, from `requires_grad` alone."""
+    modules = list(model.modules())
+    trained = [any(parameter.requires_grad for parameter in module.parameters()) for module in modules]
+    own = [any(parameter.requires_grad for parameter in module.parameters(recurse=False)) for module in modules]
+    first = own.index(True) if True in own else len(modules)
+    return [
+        module
+        for position, module in enumerate(modules)
+        if not trained[position] and (position < first or isinstance(module, BatchNorm))
+    ]
+
+
+def trainable_report(model: nn.Module) -> list[BlockShare]:
+    """Return for each block of the model how many of its numbers are trained."""
+    parameters = dict(model.named_parameters())
+    report = []
+    for block in blocks(model):
+        members = [parameters[name] for name in block.prefixes]
+        trainable = sum(parameter.numel() for parameter in members if parameter.requires_grad)
+        report.append(BlockShare(block.name, trainable, sum(parameter.numel() for parameter in members)))
+    return report
+
+
+class TrainabilityAudit:
+    """Proves over the first steps that exactly what was declared trainable moves.
+
+    Take it before the first step, with the model in training mode; call `observe` after each backward pass and
+    `check` after a few steps whose learning rate was not zero.
+
+    Args:
+        model: The model that is trained, not wrapped.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+        moving = {
+            f"{path}.{name}" if path else name
+            for path, module in model.named_modules()
+            if isinstance(module, BatchNorm) and module.training
+            for name, _ in module.named_buffers(recurse=False)
+        }
+        self.free = self.trainable | moving
+        self.before = _sums(model)
+        self._reached: dict[str, torch.Tensor] = {}
+
+    def observe(self, model: nn.Module) -> None:
+        """Note which trainable tensors got a gradient other than zero; no host synchronisation."""
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad and parameter.grad is not None:
+                nonzero = parameter.grad.detach().any()
+                self._reached[name] = self._reached[name] | nonzero if name in self._reached else nonzero
+
+    def check(self, model: nn.Module) -> tuple[str, ...]:
+        """Compare the model with what it was.
+
+        Returns:
+            Names of trainable tensors that never got a gradient other than zero.
+
+        Raises:
+            TlhubError: A frozen tensor or buffer moved, or a trainable one that got a gradient did not.
+        """
+        after = _sums(model)
+        moved = {name for name, value in after.items() if value != self.before[name]}
+        if wrong := sorted(moved - self.free):
+            raise TlhubError(f"training moved {_listed(wrong)}, declared frozen; this is a fault of the strategy")
+        reached = {name for name, flag in self._reached.items() if bool(flag)}
+        if still := sorted((reached & self.trainable) - moved):
+            raise TlhubError(
+                f"training did not move {_listed(still)}, declared trainable, in spite of a gradient; "
+                "the optimizer does not hold it, or the learning rate is too small"
+            )
+        return tuple(sorted(self.trainable - reached))
+
+
+def _sums(model: nn.Module) -> dict[str, int]:
+    """Return for each parameter and buffer the sum of its bytes' words: exact, and the same in any order."""
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    with torch.no_grad():
+        sums = [_words(tensor.detach()).sum(dtype=torch.int64) for _, tensor in tensors]
+    return {name: int(value) for (name, _), value in zip(tensors, sums, strict=True)}
+
+
+def _words(tensor: torch.Tensor) -> torch.Tensor:
+    words = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    real = torch.view_as_real(tensor) if tensor.is_complex() else tensor
+    return real.contiguous().view(words[real.element_size()])
+
+
+def _listed(names: list[str]) -> str:
+    shown = ", ".join(repr(name) for name in names[:NAMED])
+    return shown if len(names) <= NAMED else f"{shown} and {len(names) - NAMED} more tensors"

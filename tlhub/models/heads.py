@@ -1,0 +1,142 @@
+"""Heads: finding a model's last layer, writing fitted weights into it, and heads of tlhub's own."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+from tlhub.errors import CheckpointError, UsageError
+from tlhub.models.pooling import drop_pooler, pool
+
+
+def output_layer(model: nn.Module) -> tuple[str, nn.Linear]:
+    """Return the name and the module of the linear layer that gives the logits.
+
+    Its input is what `native` features are. In a model with adapters it is the trained copy of the layer.
+
+    Raises:
+        CheckpointError: The model ends in no such layer.
+    """
+    classes = number_of_labels(model)
+    found = [
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and module.out_features == classes
+    ]
+    if not found:
+        raise CheckpointError(f"{type(model).__name__} has no linear layer with {classes} outputs; take another model")
+    return found[-1]
+
+
+def number_of_labels(model: nn.Module) -> int:
+    """Return how many logits the model gives, from its configuration."""
+    config: Any = model.config
+    return int(config.num_labels)
+
+
+def output_parameters(model: nn.Module) -> frozenset[str]:
+    """Return the full names of the output layer's parameters."""
+    name, layer = output_layer(model)
+    return frozenset(f"{name}.{short}" for short, _ in layer.named_parameters())
+
+
+def native_features_possible(model: nn.Module, new_parameters: Collection[str]) -> bool:
+    """Return whether nothing but the output layer is newly initialised, so that its input comes from the checkpoint.
+
+    Args:
+        model: The model with its head.
+        new_parameters: Names of the parameters that the checkpoint did not bring.
+    """
+    return set(new_parameters) <= output_parameters(model)
+
+
+def parse_widths(head: str) -> tuple[int, ...]:
+    """Return the hidden widths that `model.head` asks for: `"linear"` is none, `"1024,512"` is two.
+
+    Raises:
+        UsageError: The words are neither.
+    """
+    if head == "linear":
+        return ()
+    parts = [part.strip() for part in head.split(",")]
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise UsageError(f"model.head {head!r} is neither 'linear' nor widths such as '1024,512'")
+    return tuple(int(part) for part in parts)
+
+
+def mlp(widths: Sequence[int], in_features: int, num_labels: int) -> nn.Module:
+    """Return a head: hidden layers of the given widths with ReLU between, then the output layer.
+
+    Args:
+        widths: Hidden widths; none gives a single linear layer.
+        in_features: Width of the features.
+        num_labels: Number of logits.
+    """
+    sizes = [in_features, *widths]
+    layers: list[nn.Module] = []
+    for before, after in zip(sizes, sizes[1:], strict=False):
+        layers += [nn.Linear(before, after), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(sizes[-1], num_labels))
+
+
+class PooledClassifier(nn.Module):
+    """A backbone, one way of pooling what it gives, and a head that transformers has no class for.
+
+    Args:
+        model: A model with transformers' own head, which is taken off: for `native` its last layer only, for the
+            other kinds everything above the hidden states.
+        kind: How features are made: one of `features.FEATURES`.
+        head: From features (B, D) to logits (B, classes).
+    """
+
+    def __init__(self, model: PreTrainedModel, kind: str, head: nn.Module) -> None:
+        super().__init__()
+        self.kind = kind
+        self.head = head
+        self.config = model.config
+        if kind == "native":
+            name, _ = output_layer(model)
+            model.set_submodule(name, nn.Identity())
+            self.backbone = model
+        else:
+            self.backbone = drop_pooler(model.base_model)
+
+    def forward(self, **inputs: torch.Tensor) -> SequenceClassifierOutput:
+        """Return the logits (B, classes) for the model's keyword arguments."""
+        return SequenceClassifierOutput(logits=self.head(self.features(**inputs)))
+
+    def features(self, **inputs: torch.Tensor) -> torch.Tensor:
+        """Return what the head reads, (B, D)."""
+        if self.kind == "native":
+            logits: torch.Tensor = self.backbone(**inputs).logits
+            return logits
+        outputs = self.backbone(**inputs, output_hidden_states=self.kind == "layer_mean")
+        return pool(self.backbone, outputs, self.kind, inputs.get("attention_mask"))
+
+
+def write_output_layer(model: nn.Module, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+    """Put a fitted linear head into the model.
+
+    Args:
+        model: The model.
+        weight: Shape (classes, D).
+        bias: Shape (classes,), or None for a layer without one.
+
+    Raises:
+        CheckpointError: The shapes, or the presence of a bias, do not fit the layer.
+    """
+    name, layer = output_layer(model)
+    if tuple(weight.shape) != tuple(layer.weight.shape) or (bias is None) != (layer.bias is None):
+        raise CheckpointError(
+            f"a head of shape {tuple(weight.shape)} with{'out' if bias is None else ''} bias does not fit the layer "
+            f"{name!r} of shape {tuple(layer.weight.shape)} with{'out' if layer.bias is None else ''} bias"
+        )
+    with torch.no_grad():
+        layer.weight.copy_(weight)
+        if bias is not None:
+            layer.bias.copy_(bias)

@@ -1,0 +1,106 @@
+"""Where a checkpoint comes from: a local folder, a tlhub run or a snapshot of the Hub."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+
+from tlhub.errors import CheckpointError
+
+HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+HUB_SKIPPED = ["*/*", "*.fp16.safetensors", "*.bf16.safetensors", "*.non_ema.safetensors"]
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack")
+CHUNK = 1 << 22
+NAME_PARTS = 2
+"""A Hub id is `name` or `owner/name`."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The checkpoint that a model was loaded from.
+
+    Attributes:
+        name: The Hub id, or the folder that the user gave.
+        kind: `"local"` or `"hub"`.
+        revision: The commit of the Hub snapshot; None for a folder.
+        weight_hash: SHA-256 over the names and contents of the safetensors files.
+        folder: The local folder that holds the files.
+    """
+
+    name: str
+    kind: str
+    revision: str | None
+    weight_hash: str
+    folder: Path
+
+
+def resolve_origin(name: str, revision: str | None = None) -> Origin:
+    """Find a checkpoint's files, downloading them where the Hub is reachable.
+
+    Args:
+        name: A Hub id, a folder that holds a checkpoint, or the folder of a tlhub run.
+        revision: Branch, tag or commit of a Hub checkpoint.
+
+    Returns:
+        The origin, its folder holding `config.json` or `adapter_config.json`, and safetensors files only.
+
+    Raises:
+        CheckpointError: Nothing usable is there, or its weights are pickled.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if revision is not None:
+            raise CheckpointError(f"model.revision {revision!r} was given, but {name!r} is a folder; leave it out")
+        kind, commit = "local", None
+        if (folder / "model").is_dir() and not (folder / "config.json").exists():
+            folder = folder / "model"
+        folder = folder.resolve()
+    else:
+        folder = _hub_folder(name, revision)
+        kind, commit = "hub", folder.name
+    _check_files(name, folder)
+    return Origin(name, kind, commit, weight_hash(folder), folder)
+
+
+def weight_hash(folder: Path) -> str:
+    """Return the SHA-256 over the names and contents of a folder's safetensors files (not its subfolders)."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        digest.update(path.name.encode() + b"\0")
+        with path.open("rb") as file:
+            while chunk := file.read(CHUNK):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _hub_folder(name: str, revision: str | None) -> Path:
+    if not name or Path(name).is_absolute() or name.startswith((".", "~")) or len(name.split("/")) > NAME_PARTS:
+        raise CheckpointError(f"model.name {name!r} is no folder that exists and no Hub id; give one of them")
+    if Path(name).exists():
+        raise CheckpointError(f"model.name {name!r} is a file; give the folder that holds it")
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=HUB_FILES, ignore_patterns=HUB_SKIPPED))
+    except (OSError, ValueError) as error:
+        at = f" at revision {revision!r}" if revision else ""
+        raise CheckpointError(
+            f"model.name {name!r}{at} is no folder, is not in the local cache and could not be fetched from the Hub "
+            f"({type(error).__name__}); check the name and the connection, or give a folder"
+        ) from error
+
+
+def _check_files(name: str, folder: Path) -> None:
+    if not (folder / "config.json").exists() and not (folder / "adapter_config.json").exists():
+        found = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
+        raise CheckpointError(
+            f"model.name {name!r} holds no config.json (found: {found}); give the folder of a checkpoint or of a run"
+        )
+    if not any(folder.glob("*.safetensors")):
+        pickled = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
+        found = f"only {', '.join(pickled)}" if pickled else "no weights"
+        raise CheckpointError(
+            f"model.name {name!r} has {found}; tlhub reads safetensors only: convert the checkpoint, or take a "
+            "revision that has them"
+        )

@@ -1,0 +1,48 @@
+"""Processors: what turns raw inputs into a model's arguments."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import transformers
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+
+from tlhub.errors import CheckpointError
+from tlhub.models.origin import Origin
+
+
+def load_processor(origin: Origin, auto_processor: str) -> Any:
+    """Load a checkpoint's tokenizer, image processor or feature extractor.
+
+    Args:
+        origin: Where the checkpoint lies.
+        auto_processor: transformers' class, such as `"AutoTokenizer"`.
+
+    Raises:
+        CheckpointError: The checkpoint has none, or it is damaged.
+    """
+    try:
+        return getattr(transformers, auto_processor).from_pretrained(origin.folder, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
+        lines = str(error).strip().splitlines()
+        raise CheckpointError(
+            f"{auto_processor} finds nothing usable in {origin.name!r}: {lines[0] if lines else type(error).__name__}"
+        ) from error
+
+
+def match_padding(settings: PreTrainedConfig, processor: Any, name: str) -> None:
+    """Give tokenizer and model one padding token: that of the tokenizer, or else its end of text.
+
+    Padding goes to the right, since positions of decoders count from the left.
+
+    Raises:
+        CheckpointError: The tokenizer has neither token.
+    """
+    if not isinstance(processor, PreTrainedTokenizerBase):
+        return
+    if processor.pad_token is None:
+        if processor.eos_token is None:
+            raise CheckpointError(f"the tokenizer of {name!r} has no padding token and no end of text; take another")
+        processor.pad_token = processor.eos_token
+        processor.padding_side = "right"
+    settings.pad_token_id = processor.pad_token_id
