@@ -1,0 +1,121 @@
+"""A run's folder: where it is, what state it is in, and the files that describe it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tlhub.config import RunConfig
+from tlhub.errors import UsageError
+from tlhub.options import identity
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of one run (`README.md` lists its files)."""
+
+    path: Path
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """What `status.json` says; empty where there is none."""
+        return _read_json(self.path / "status.json")
+
+    def write_status(self, state: str, exit_code: int | None = None, reason: str = "") -> None:
+        """Write `status.json`: running, finished, stopped or failed."""
+        self.write_json("status.json", {"state": state, "exit_code": exit_code, "reason": reason})
+
+    def write_json(self, name: str, content: dict[str, Any]) -> Path:
+        """Write a JSON file whole: under another name first, then renamed."""
+        target = self.path / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name}.tmp")
+        temporary.write_text(json.dumps(content, indent=2) + "\n")
+        temporary.replace(target)
+        return target
+
+    def write_config(self, config: dict[str, Any], record: dict[str, Any]) -> None:
+        """Write `config.yaml`: the resolved configuration, and below `record` what it was run with."""
+        text = yaml.safe_dump({**config, "record": record}, sort_keys=False, allow_unicode=True)
+        (self.path / "config.yaml").write_text(text)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What `config.yaml` holds; empty where there is none."""
+        path = self.path / "config.yaml"
+        loaded: dict[str, Any] = yaml.safe_load(path.read_text()) if path.exists() else {}
+        return loaded
+
+    @property
+    def failed_before_training(self) -> bool:
+        """Whether a run failed here before it had anything worth keeping."""
+        return self.status.get("state") == "failed" and not (self.path / "checkpoints").exists()
+
+    def is_unfinished(self, config: RunConfig) -> bool:
+        """Return whether this is an unfinished run of the same configuration, as it was given or as it was resolved."""
+        given = _plain(identity(config))
+        stored = self.config
+        same = given in (stored.get("record", {}).get("given"), stored.get("record", {}).get("identity"))
+        return same and self.status.get("state") != "finished"
+
+
+def open_folder(config: RunConfig, *, overwrite: bool) -> RunFolder:
+    """Return the folder that a run of `config` writes to, created where it is new.
+
+    Args:
+        config: As given; `out` names the folder, otherwise it is `runs/<task>-<n>` with the highest n that holds an
+            unfinished run of the same configuration, or the next n.
+        overwrite: Empty a folder that holds another run.
+
+    Raises:
+        UsageError: The folder holds a finished run, a run of another configuration, or something else.
+    """
+    folder = RunFolder(Path(config.out) if config.out else _default_path(config))
+    if folder.path.exists() and not folder.path.is_dir():
+        raise UsageError(f"--out {str(folder.path)!r} is a file; name a folder that is new or empty")
+    if folder.path.exists() and any(folder.path.iterdir()) and not folder.is_unfinished(config):
+        if folder.failed_before_training:
+            overwrite = True
+        state = folder.status.get("state")
+        if not state:
+            raise UsageError(f"--out {str(folder.path)!r} is not empty and holds no tlhub run; name another folder")
+        if not overwrite:
+            what = "a finished run" if state == "finished" else "an unfinished run of another configuration"
+            raise UsageError(f"--out {str(folder.path)!r} holds {what}; name another folder, or pass --overwrite")
+        shutil.rmtree(folder.path)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def plain_identity(config: RunConfig) -> dict[str, Any]:
+    """Return what a configuration is, as it reads back from YAML."""
+    return _plain(identity(config))
+
+
+def _default_path(config: RunConfig) -> Path:
+    pattern = re.compile(re.escape(config.task) + r"-(\d+)")
+    root = Path("runs")
+    numbers = sorted(int(match[1]) for path in root.glob(f"{config.task}-*") if (match := pattern.fullmatch(path.name)))
+    for number in reversed(numbers):
+        if RunFolder(root / f"{config.task}-{number}").is_unfinished(config):
+            return root / f"{config.task}-{number}"
+    return root / f"{config.task}-{(numbers or [0])[-1] + 1}"
+
+
+def _plain(value: dict[str, Any]) -> dict[str, Any]:
+    plain: dict[str, Any] = yaml.safe_load(yaml.safe_dump(value))
+    return plain
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content

@@ -1,0 +1,90 @@
+"""Putting a checkpoint and a head together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from tlhub.config import head_widths
+from tlhub.models.checkpoints import Checkpoint, seeded
+from tlhub.models.heads import PooledClassifier, mlp, output_layer, output_parameters, write_output_layer
+from tlhub.seeding import derive
+
+
+def with_head(checkpoint: Checkpoint, head: str, *, seed: int) -> nn.Module:
+    """Return the checkpoint's model with the head that `model.head` asks for.
+
+    `linear` is the head that transformers gives the architecture; widths put an MLP on what that head's last layer
+    reads.
+
+    Raises:
+        UsageError: `head` is neither `linear` nor widths.
+    """
+    if not head_widths(head):
+        return checkpoint.model
+    return with_pooled_head(checkpoint, "native", head, seed=seed)
+
+
+def with_pooled_head(checkpoint: Checkpoint, kind: str, head: str, *, seed: int) -> PooledClassifier:
+    """Return the checkpoint's backbone with a fresh head, linear or an MLP, on one kind of features.
+
+    Args:
+        checkpoint: The checkpoint; its model is taken apart.
+        kind: One of `tlhub.models.features.FEATURES`.
+        head: `linear` or widths.
+        seed: What the head is drawn from.
+
+    Raises:
+        UsageError: `head` is neither `linear` nor widths.
+    """
+    _, layer = output_layer(checkpoint.model)
+    width = layer.in_features if kind == "native" else feature_width(checkpoint)
+    with seeded(derive(seed, "head")):
+        return PooledClassifier(checkpoint.model, kind, mlp(head_widths(head), width, layer.out_features))
+
+
+def with_linear_head(checkpoint: Checkpoint, kind: str, weight: torch.Tensor,
+                     bias: torch.Tensor | None) -> nn.Module:
+    """Return the checkpoint's model with a fitted linear head on one kind of features.
+
+    Args:
+        checkpoint: The checkpoint; its model is changed.
+        kind: One of `tlhub.models.features.FEATURES`; a `native` head goes into the model's own last layer.
+        weight: Shape (classes, d).
+        bias: Shape (classes,), or None.
+    """
+    if kind == "native":
+        write_output_layer(checkpoint.model, weight, bias)
+        return checkpoint.model
+    model = with_pooled_head(checkpoint, kind, "linear", seed=0)
+    linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
+    with torch.no_grad():
+        linear.weight.copy_(weight)
+        if bias is not None:
+            linear.bias.copy_(bias)
+    model.head = nn.Sequential(linear)
+    return model
+
+
+def feature_width(checkpoint: Checkpoint) -> int:
+    """Return the width of the checkpoint's hidden states, from its configuration."""
+    settings = checkpoint.model.config.to_dict()
+    if "hidden_sizes" in settings:
+        return int(settings["hidden_sizes"][-1])
+    return int(checkpoint.model.config.hidden_size)
+
+
+def head_parameters(model: nn.Module) -> Callable[[str], bool]:
+    """Return a test that tells the head's parameters by name from the backbone's."""
+    if isinstance(model, PooledClassifier):
+        return lambda name: name.startswith("head.")
+    own = output_parameters(model)
+    return lambda name: name in own
+
+
+def head_module(model: nn.Module) -> nn.Module:
+    """Return the module that maps features (b, d) to logits (b, classes)."""
+    return model.head if isinstance(model, PooledClassifier) else output_layer(model)[1]
+

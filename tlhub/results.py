@@ -1,0 +1,118 @@
+"""What a run leaves: scores with intervals, baselines, plots, the model and the report."""
+
+from __future__ import annotations
+
+import resource
+import shutil
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from tlhub.config import RunConfig, as_dict
+from tlhub.data.audit import write_quarantine
+from tlhub.data.prepare import PreparedData
+from tlhub.evaluation import metrics, plots, report
+from tlhub.evaluation.baselines import knn
+from tlhub.evaluation.intervals import bootstrap_intervals
+from tlhub.models.saving import save_model
+from tlhub.strategies.base import Fitted
+from tlhub.tasks.base import Task
+from tlhub.training.callbacks import read_history
+from tlhub.training.inference import predict_logits
+from tlhub.workbench import Workbench
+
+
+def score_split(task: Task, logits: np.ndarray, labels: np.ndarray, config: RunConfig) -> dict[str, Any]:
+    """Return `metrics` and their 95% bootstrap `intervals` for one split.
+
+    Args:
+        task: What is predicted.
+        logits: Shape (n, c).
+        labels: Shape (n,).
+        config: Names of the metrics, resamples and seed.
+    """
+    names = config.evaluate.metrics
+    intervals = bootstrap_intervals(names, logits, labels, resamples=config.evaluate.resamples, seed=config.seed)
+    return {"metrics": task.score(logits, labels, names),
+            "intervals": {name: list(interval) for name, interval in intervals.items()}}
+
+
+def finish(bench: Workbench, fitted: Fitted, data: PreparedData, times: dict[str, float]) -> None:
+    """Score the fitted model and write the run's results; the test split is touched here and nowhere else.
+
+    Args:
+        bench: The run.
+        fitted: What the strategy returned.
+        data: The data as prepared.
+        times: `prepare_s` and `train_s`; `evaluate_s` is added.
+    """
+    started = time.perf_counter()
+    logits = {split: predict_logits(fitted.scorer.to(bench.accelerator.device), fitted.inputs[split], bench.accelerator)
+              for split in ("validation", "test") if split in fitted.inputs}
+    if not bench.accelerator.is_main_process:
+        bench.accelerator.wait_for_everyone()
+        return
+    scores = {split: score_split(bench.task, values, bench.inputs[split].labels, bench.config)
+              for split, values in logits.items()}
+    content = _content(bench, fitted, scores, times)
+    content["baselines"] = _baselines(bench)
+    content["time"]["evaluate_s"] = time.perf_counter() - started
+    save_model(fitted.model, bench.checkpoint, bench.folder.path / "model", label_names=bench.label_names,
+               save_base=bench.config.model.save_base)
+    write_quarantine(bench.folder.path / "quarantine.csv", data.quarantined)
+    bench.folder.write_json("metrics.json", content)
+    _draw(bench, logits)
+    report.write_report(bench.folder.path, config=as_dict(bench.config), metrics=content, notes=list(data.notes))
+    shutil.rmtree(bench.folder.path / "checkpoints", ignore_errors=True)
+    for split, values in scores.items():
+        bench.tell(f"{split}: " + ", ".join(f"{name} {value:.4f}" for name, value in values["metrics"].items()))
+    bench.accelerator.wait_for_everyone()
+
+
+def _content(bench: Workbench, fitted: Fitted, scores: Mapping[str, Any], times: dict[str, float]) -> dict[str, Any]:
+    """Return `metrics.json` without its baselines."""
+    examples = {split: len(inputs) for split, inputs in bench.inputs.items()}
+    trained = sum(value.numel() for value in fitted.scorer.parameters() if value.requires_grad)
+    seen = bench.steps_done * (bench.config.train.batch_size or 0) or examples["train"]
+    return {
+        "task": bench.config.task, "model": bench.config.model.name, "strategy": bench.config.strategy.name,
+        "seed": bench.config.seed, **{split: values["metrics"] for split, values in scores.items()},
+        "intervals": {split: values["intervals"] for split, values in scores.items()},
+        "baselines": {},
+        "parameters": {"total": sum(value.numel() for value in fitted.model.parameters()), "trainable": trained},
+        "data": {**examples, "classes": bench.classes}, "time": dict(times),
+        "throughput": {"examples_per_s": seen / max(times["train_s"] - bench.seconds_before, 1e-9)},
+        "peak_memory_mib": _peak_memory_mib(),
+    }
+
+
+def _baselines(bench: Workbench) -> dict[str, dict[str, float]]:
+    """Return what a fitted model has to beat, on the test split or else on validation."""
+    split = "test" if "test" in bench.inputs else "validation"
+    train, scored = bench.inputs["train"].labels, bench.inputs[split].labels
+    baselines = bench.task.baselines(train, scored, bench.config.evaluate.metrics, bench.classes)
+    if bench.known_features:
+        features = next(iter(bench.known_features.values()))
+        baselines["knn"] = {"accuracy": knn(features["train"], train, features[split], scored)}
+    return baselines
+
+
+def _draw(bench: Workbench, logits: Mapping[str, np.ndarray]) -> None:
+    """Draw the plots of a run."""
+    folder = bench.folder.path / "plots"
+    folder.mkdir(exist_ok=True)
+    history = read_history(bench.folder.path / "history.jsonl")
+    if history:
+        plots.curves(history, folder / "curves.png")
+    for split, values in logits.items():
+        matrix = metrics.confusion_matrix(values.argmax(axis=1), bench.inputs[split].labels, bench.classes)
+        plots.confusion(matrix, bench.label_names, folder / f"confusion_{split}.png")
+
+
+def _peak_memory_mib() -> float:
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10

@@ -1,0 +1,284 @@
+"""A run from beginning to end, and what can be done with a finished one."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from torch import nn
+
+from tlhub import results
+from tlhub.config import DataConfig, RunConfig
+from tlhub.data.batches import Inputs
+from tlhub.data.cache import ArrayCache, cache_root
+from tlhub.data.prepare import PreparedData, prepare, prepare_evaluation
+from tlhub.environment import versions
+from tlhub.errors import CheckpointError, TlhubError, UsageError
+from tlhub.folder import RunFolder, open_folder, plain_identity
+from tlhub.models.checkpoints import Checkpoint, load_checkpoint
+from tlhub.models.features import available_features
+from tlhub.models.heads import output_layer
+from tlhub.models.saving import load_saved
+from tlhub.options import check, effective, from_kwargs
+from tlhub.registry import STRATEGIES, TASKS
+from tlhub.tasks.base import Task
+from tlhub.training import defaults
+from tlhub.training.inference import predict_logits
+from tlhub.training.processes import make_accelerator
+from tlhub.workbench import Workbench
+
+logger = logging.getLogger(__name__)
+
+
+class Run:
+    """A finished run.
+
+    Args:
+        folder: Its folder.
+
+    Raises:
+        CheckpointError: The folder holds no finished run.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self._files = RunFolder(Path(folder))
+        if self._files.status.get("state") != "finished":
+            state = self._files.status.get("state", "no tlhub run")
+            raise CheckpointError(f"{str(folder)!r} holds no finished run (found: {state}); "
+                                  "finish it with the command that began it")
+        stored = self._files.config
+        self.record: dict[str, Any] = stored.pop("record")
+        self.config: RunConfig = from_kwargs(**stored)
+        self._loaded: tuple[nn.Module, Any] | None = None
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return self._files.path
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """The content of `metrics.json`."""
+        content: dict[str, Any] = json.loads((self.folder / "metrics.json").read_text())
+        return content
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The classes, in the order of the logits."""
+        return tuple(self.record["label_names"])
+
+    @property
+    def task(self) -> Task:
+        """The run's task."""
+        task: Task = TASKS.get(self.config.task)()
+        return task
+
+    def predict(self, values: Sequence[str], *, batch_size: int = 64) -> list[dict[str, Any]]:
+        """Return a prediction for each input.
+
+        Args:
+            values: Files, folders, or texts, as the task reads them.
+            batch_size: Examples of one forward pass.
+
+        Returns:
+            Dictionaries with `input`, `label`, `score` and `scores`.
+
+        Raises:
+            DataError: An input cannot be read.
+        """
+        examples = self.task.read(values)
+        if len(examples.ids) == 0:
+            return []
+        logits = self.logits(self._inputs(examples), batch_size=batch_size)
+        rows = self.task.predictions(logits, self.label_names)
+        return [{"input": str(name), **row} for name, row in zip(examples.ids, rows, strict=True)]
+
+    def logits(self, inputs: Inputs, *, batch_size: int = 64) -> np.ndarray:
+        """Return the saved model's logits for inputs, shape (n, c)."""
+        accelerator = make_accelerator(self.config)
+        return predict_logits(self._model().to(accelerator.device), inputs, accelerator, batch_size=batch_size)
+
+    def evaluate(self, data: str | DataConfig) -> dict[str, Any]:
+        """Score the saved model on data: its test split where it has one, otherwise all of it.
+
+        Args:
+            data: A folder, file or Hub id, or a section `data` with columns named.
+
+        Returns:
+            `metrics` with their `intervals`, written to `evaluations/` as well.
+
+        Raises:
+            DataError: The data cannot be used, or holds labels that the model does not know.
+        """
+        section = DataConfig(source=data) if isinstance(data, str) else data
+        examples = prepare_evaluation(section, self.task.modality, label_names=self.label_names)
+        inputs = self._inputs(examples)
+        scores = results.score_split(self.task, self.logits(inputs), inputs.labels, self.config)
+        number = len(list((self.folder / "evaluations").glob("*.json"))) + 1
+        self._files.write_json(f"evaluations/{number:03d}.json", {
+            "data": section.source, "examples": len(inputs), **scores["metrics"], "intervals": scores["intervals"]})
+        return scores
+
+    def _model(self) -> nn.Module:
+        return self._load()[0]
+
+    def _inputs(self, examples: Any) -> Inputs:
+        config = dataclasses.replace(self.config, data=dataclasses.replace(self.config.data, cache_limit_gib=0.0))
+        return self.task.inputs(examples, self._load()[1], config, fingerprint="")
+
+    def _load(self) -> tuple[nn.Module, Any]:
+        if self._loaded is None:
+            self._loaded = load_saved(self.folder / "model", auto_model=self.task.auto_model,
+                                      auto_processor=self.task.auto_processor)
+        return self._loaded
+
+
+def load(folder: str | Path) -> Run:
+    """Return the finished run in `folder`.
+
+    Raises:
+        CheckpointError: There is none.
+    """
+    return Run(folder)
+
+
+def evaluate(run: Run | str | Path, data: str | DataConfig) -> dict[str, Any]:
+    """Score a finished run on data (see `Run.evaluate`).
+
+    Raises:
+        DataError: The data cannot be used.
+    """
+    return (run if isinstance(run, Run) else Run(run)).evaluate(data)
+
+
+def finetune(config: RunConfig, *, overwrite: bool = False) -> Run:
+    """Carry out one run, or go on with it where it was stopped.
+
+    Args:
+        config: What to do.
+        overwrite: Empty a folder that holds another run.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        TlhubError: One of its kinds, with a one-line message; `status.json` says the same.
+    """
+    check(config)
+    accelerator = make_accelerator(config)
+    folder = _agreed_folder(accelerator, config, overwrite=overwrite)
+    with _status_of(folder, accelerator):
+        started = time.perf_counter()
+        task: Task = TASKS.get(config.task)()
+        strategy = STRATEGIES.get(config.strategy.name)()
+        with accelerator.main_process_first():
+            data = prepare(config.data, task.modality, seed=config.seed)
+        for note in data.notes if accelerator.is_main_process else ():
+            logger.info(note)
+        checkpoint = load_checkpoint(config.model, auto_model=task.auto_model, auto_processor=task.auto_processor,
+                                     label_names=data.label_names, pretrained=strategy.pretrained, seed=config.seed)
+        with accelerator.main_process_first():
+            inputs = {split: task.inputs(examples, checkpoint.processor, config, fingerprint=f"{data.fingerprint}{split}")
+                      for split, examples in data.splits.items()}
+        given = config
+        config = _resolve(config, task, data, checkpoint, accelerator)
+        _record(folder, given, config, data, checkpoint, accelerator)
+        bench = Workbench(config, folder, accelerator, task, checkpoint, inputs, data.label_names, data.fingerprint,
+                          ArrayCache(cache_root(config.data)))
+        if config.evaluate.knn:
+            bench.features(available_features(checkpoint.model, checkpoint.new_parameters)[:1])
+        prepared = time.perf_counter()
+        fitted = strategy.fit(bench)
+        times = {"prepare_s": prepared - started, "train_s": time.perf_counter() - prepared + bench.seconds_before}
+        results.finish(bench, fitted, data, times)
+    return Run(folder.path)
+
+
+def _agreed_folder(accelerator: Accelerator, config: RunConfig, *, overwrite: bool) -> RunFolder:
+    """Let the main process choose the folder, and tell the others, its refusal included."""
+    answer: list[Any] = [None]
+    if accelerator.is_main_process:
+        try:
+            folder = open_folder(config, overwrite=overwrite)
+            folder.write_status("running")
+            if not folder.config:
+                folder.write_config(effective(config), {"given": plain_identity(config)})
+            answer = [str(folder.path)]
+        except TlhubError as error:
+            answer = [error]
+        except OSError as error:
+            answer = [UsageError(f"--out {config.out!r} cannot be written: {error}")]
+    if accelerator.num_processes > 1:
+        broadcast_object_list(answer)
+    if isinstance(answer[0], TlhubError):
+        raise answer[0]
+    path = Path(answer[0])
+    accelerator.project_configuration.set_directories(str(path))
+    if config.log.trackers:
+        accelerator.init_trackers("tlhub", config={"config": json.dumps(effective(config))})
+    return RunFolder(path)
+
+
+@contextmanager
+def _status_of(folder: RunFolder, accelerator: Accelerator) -> Iterator[None]:
+    """Write to `status.json` how the block ended."""
+    try:
+        yield
+        state, code, reason = "finished", 0, ""
+    except TlhubError as error:
+        state, code, reason = "stopped" if error.exit_code == 75 else "failed", error.exit_code, str(error)
+        raise
+    except KeyboardInterrupt:
+        state, code, reason = "stopped", 75, "interrupted before training began"
+        raise
+    except BaseException as error:
+        state, code, reason = "failed", 1, f"{type(error).__name__}: {error}"
+        raise
+    finally:
+        accelerator.end_training()
+        if accelerator.is_main_process:
+            folder.write_status(state, code, reason)
+
+
+def _resolve(config: RunConfig, task: Task, data: PreparedData, checkpoint: Checkpoint,
+             accelerator: Accelerator) -> RunConfig:
+    facts = defaults.Facts(
+        examples=len(data.splits["train"].labels), text=task.modality == "text",
+        convolutional=not any("Attention" in type(module).__name__ for module in checkpoint.model.modules()),
+        hidden=output_layer(checkpoint.model)[1].in_features, metrics=task.metrics, best=task.best)
+    resolved, chosen = defaults.resolve(config, facts)
+    if accelerator.is_main_process:
+        for default in chosen:
+            logger.info("%s = %s (%s)", default.name, default.value, default.reason)
+    return resolved
+
+
+def _record(folder: RunFolder, given: RunConfig, config: RunConfig, data: PreparedData, checkpoint: Checkpoint,
+            accelerator: Accelerator) -> None:
+    """Write `config.yaml`, or compare with the one that the run was begun with.
+
+    Raises:
+        UsageError: The data or the checkpoint is no longer what the run was begun with.
+    """
+    origin = checkpoint.origin
+    record = {"given": plain_identity(given), "identity": plain_identity(config), "label_names": list(data.label_names),
+              "checkpoint": {"name": origin.name, "kind": origin.kind, "revision": origin.revision,
+                             "sha256": origin.weight_hash},
+              "data_fingerprint": data.fingerprint, "versions": versions()}
+    before = folder.config.get("record", {})
+    for key, what in (("data_fingerprint", "the data"), ("checkpoint", "the checkpoint"), ("label_names", "the labels")):
+        if key in before and before[key] != record[key]:
+            raise UsageError(f"{str(folder.path)!r} was begun with other content: {what} changed from {before[key]} to "
+                             f"{record[key]}; name another folder with --out, or pass --overwrite")
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        folder.write_config(effective(config), record)

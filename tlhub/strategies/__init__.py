@@ -1,0 +1,1 @@
+"""Ways to transfer: what is trained, and when. One file each."""

@@ -1,0 +1,121 @@
+"""What a strategy is, and what it works with."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import numpy as np
+import torch
+from torch import nn
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+from tlhub.config import RunConfig
+from tlhub.data.batches import ArrayInputs, Inputs
+from tlhub.models.checkpoints import Checkpoint
+from tlhub.models.features import available_features
+from tlhub.models.probes import choose_features, ridge_loo
+
+
+class Workbench(Protocol):
+    """What a run puts at a strategy's disposal.
+
+    Attributes:
+        config: The resolved configuration.
+        checkpoint: The checkpoint, loaded.
+        inputs: The splits: `train`, `validation` and, where the data has one, `test`.
+        classes: Number of classes.
+    """
+
+    config: RunConfig
+    checkpoint: Checkpoint
+    inputs: Mapping[str, Inputs]
+    classes: int
+
+    def features(self, kinds: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
+        """Return the frozen checkpoint's features, kind -> split -> (n, d), computed once and cached."""
+
+    def train(self, model: nn.Module, inputs: Mapping[str, Inputs]) -> None:
+        """Train what needs a gradient, and leave the weights that were best on validation."""
+
+    def tell(self, line: str) -> None:
+        """Tell the user."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The result of a strategy.
+
+    Attributes:
+        model: The whole model, from the task's inputs to logits.
+        scorer: What computes the logits to be scored: the model, or its head alone where features are cached.
+        inputs: What the scorer reads, by split.
+    """
+
+    model: nn.Module
+    scorer: nn.Module
+    inputs: Mapping[str, Inputs]
+
+
+class Strategy(ABC):
+    """What is trained.
+
+    Attributes:
+        pretrained: Whether the checkpoint's weights are used, or its architecture alone.
+    """
+
+    pretrained: ClassVar[bool] = True
+
+    @abstractmethod
+    def fit(self, bench: Workbench) -> Fitted:
+        """Adapt the bench's checkpoint to its data."""
+
+
+class FeatureHead(nn.Module):
+    """A head over cached features, with the output of a whole model.
+
+    Args:
+        head: Maps (b, d) to (b, classes).
+    """
+
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, features: torch.Tensor) -> SequenceClassifierOutput:
+        """Return the logits (b, classes) of `features` (b, d)."""
+        return SequenceClassifierOutput(logits=self.head(features))
+
+
+def probe_features(bench: Workbench) -> tuple[str, dict[str, np.ndarray]]:
+    """Return the kind of features a probe should read and their values by split.
+
+    `strategy.features` names the kind; `auto` takes the best by exact ridge leave-one-out on the training split, and
+    the checkpoint's own (`native`) within one standard error of it.
+
+    Raises:
+        CheckpointError: The checkpoint does not offer the kind that was asked for.
+    """
+    checkpoint, asked = bench.checkpoint, bench.config.strategy.features
+    offered = available_features(checkpoint.model, checkpoint.new_parameters)
+    if asked != "auto" and asked not in offered:
+        from tlhub.errors import CheckpointError
+        raise CheckpointError(f"--strategy.features {asked!r} is not offered by checkpoint {checkpoint.origin.name!r}, "
+                              f"whose features are: {', '.join(offered)}")
+    features = bench.features(offered if asked == "auto" else (asked,))
+    if asked != "auto" or len(features) == 1:
+        kind = next(iter(features))
+        return kind, features[kind]
+    labels = bench.inputs["train"].labels
+    results = {kind: ridge_loo(values["train"], labels, bench.classes) for kind, values in features.items()}
+    kind = choose_features(results)
+    bench.tell("features by leave-one-out: " + ", ".join(
+        f"{name} {result.accuracy:.4f}" for name, result in results.items()) + f"; {kind} is used")
+    return kind, features[kind]
+
+
+def feature_inputs(bench: Workbench, features: Mapping[str, np.ndarray]) -> dict[str, Inputs]:
+    """Return the splits as inputs of a `FeatureHead`."""
+    return {split: ArrayInputs(values, bench.inputs[split].labels) for split, values in features.items()}

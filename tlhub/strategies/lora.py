@@ -1,0 +1,18 @@
+"""Adapters: LoRA and PEFT's other methods, with the head trained and kept beside them."""
+
+from __future__ import annotations
+
+from tlhub.models.adapters import add_adapter
+from tlhub.registry import STRATEGIES
+from tlhub.strategies.base import Fitted, Strategy, Workbench
+
+
+@STRATEGIES.register("lora")
+class Lora(Strategy):
+    """Trains low-rank adapters (`strategy.method` names others) and the head; the rest is frozen."""
+
+    def fit(self, bench: Workbench) -> Fitted:
+        """Put adapters into the model and train them."""
+        model = add_adapter(bench.checkpoint.model, bench.config.strategy, seed=bench.config.seed)
+        bench.train(model, bench.inputs)
+        return Fitted(model, model, bench.inputs)

@@ -1,0 +1,300 @@
+"""What happens beside training: history, progress bar, trackers, validation, checkpoints, signals."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import asdict, fields
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress as Bar, TextColumn, TimeRemainingColumn
+from torch import nn
+
+from tlhub.errors import StoppedError
+from tlhub.models.freezing import TrainabilityAudit
+from tlhub.training import checkpointing
+from tlhub.training.checkpointing import Snapshot
+from tlhub.training.loop import Callback, Job, Progress, Report
+from tlhub.training.optimizers import load_state_tensors, state_tensors
+
+
+class History(Callback):
+    """Writes a line of `history.jsonl` at every log point, and the same values to the trackers of accelerate.
+
+    Args:
+        path: The file; lines later than the step at which a sitting begins are dropped.
+        rate_name: Key of the throughput: `examples_per_s` or `tokens_per_s`.
+    """
+
+    def __init__(self, path: Path, rate_name: str = "examples_per_s") -> None:
+        self.path = path
+        self.rate_name = rate_name
+        self._since = 0.0
+
+    def on_start(self, job: Job, progress: Progress) -> None:
+        """Keep what was written up to the step at which this sitting begins."""
+        self._since = time.perf_counter()
+        if job.accelerator.is_main_process:
+            kept = [line for line in read_history(self.path) if line["step"] <= progress.step]
+            self.path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+
+    def on_report(self, job: Job, progress: Progress, report: Report) -> None:
+        """Write the loss and the pace."""
+        now = time.perf_counter()
+        rate = report.examples / max(now - self._since, 1e-9)
+        self._since = now
+        self.write(job, {"step": report.step, "epoch": round(report.epoch, 4), "loss": report.loss,
+                         "learning_rate": report.learning_rate, "grad_norm": report.grad_norm, self.rate_name: rate})
+
+    def write(self, job: Job, line: dict[str, Any]) -> None:
+        """Write one line, and send its numbers to the trackers."""
+        if job.accelerator.is_main_process:
+            with self.path.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+        flat = {key: value for key, value in line.items() if isinstance(value, (int, float)) and key != "step"}
+        for name, value in line.get("validation", {}).items():
+            flat[f"validation/{name}"] = value
+        job.accelerator.log(flat, step=line["step"])
+
+
+def read_history(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of a `history.jsonl`; none where there is no file. A half-written last line is left out."""
+    if not path.exists():
+        return []
+    lines = []
+    for line in path.read_text().splitlines():
+        try:
+            lines.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return lines
+
+
+class ProgressBar(Callback):
+    """Shows one line with the step, the loss and the time left; nothing where the output is not a terminal."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._bar: Bar | None = None
+
+    def on_start(self, job: Job, progress: Progress) -> None:
+        """Open the bar."""
+        if self.console.is_terminal and job.accelerator.is_main_process:
+            self._bar = Bar(TextColumn("training"), BarColumn(), TextColumn("{task.completed}/{task.total}"),
+                            TextColumn("{task.fields[note]}"), TimeRemainingColumn(), console=self.console)
+            self._bar.add_task("train", total=job.total_steps, completed=progress.step, note="")
+            self._bar.start()
+
+    def on_step(self, job: Job, progress: Progress) -> None:
+        """Advance."""
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], completed=progress.step)
+
+    def on_report(self, job: Job, progress: Progress, report: Report) -> None:
+        """Show the loss."""
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], note=f"loss {report.loss:.4f}")
+
+    def on_end(self, job: Job, progress: Progress) -> None:
+        """Close the bar."""
+        if self._bar is not None:
+            self._bar.stop()
+
+
+class Audit(Callback):
+    """Compares the tensors after a few steps with those before the first: what moved must be what was declared."""
+
+    def __init__(self, audit: TrainabilityAudit, model: nn.Module, *, after_steps: int = 3) -> None:
+        self.audit = audit
+        self.model = model
+        self.after_steps = after_steps
+        self._first: int | None = None
+
+    def on_start(self, job: Job, progress: Progress) -> None:
+        """Remember every tensor."""
+        self.audit.snapshot(self.model)
+        self._first = progress.step
+
+    def on_step(self, job: Job, progress: Progress) -> None:
+        """Check once, after `after_steps` steps or at the last one."""
+        if self._first is None or progress.bad_steps:
+            return
+        if progress.step - self._first >= self.after_steps or progress.step == job.total_steps:
+            self._first = None
+            self.audit.check(self.model)
+
+
+class Validation(Callback):
+    """Scores the validation split, keeps the best weights, and stops when they get no better.
+
+    Args:
+        score: Returns the metrics of the validation split; the same on every process.
+        metric: The one that chooses.
+        direction: 1 where higher is better, -1 where lower is.
+        store: Where the best weights are kept.
+        history: Where the scores are written.
+        every: Steps between validations; None for once an epoch.
+        patience: Validations without improvement after which training stops; None for never.
+    """
+
+    def __init__(self, score: Callable[[], dict[str, float]], *, metric: str, direction: int, store: CheckpointStore,
+                 history: History, every: int | None, patience: int | None) -> None:
+        self.score = score
+        self.metric = metric
+        self.direction = direction
+        self.store = store
+        self.history = history
+        self.every = every
+        self.patience = patience
+
+    def due(self, job: Job, progress: Progress) -> bool:
+        """Return whether the step just done is one to validate after."""
+        return progress.step % (self.every or job.steps_per_epoch) == 0 or progress.step == job.total_steps
+
+    def on_step(self, job: Job, progress: Progress) -> None:
+        """Validate where it is due."""
+        if not self.due(job, progress):
+            return
+        scores = self.score()
+        self.history.write(job, {"step": progress.step, "epoch": round(progress.step / job.steps_per_epoch, 4),
+                                 "validation": scores})
+        value = scores[self.metric]
+        if progress.best is None or self.direction * value > self.direction * progress.best:
+            progress.best, progress.best_step, progress.stale = value, progress.step, 0
+            self.store.save_best(job, progress)
+        else:
+            progress.stale += 1
+            if self.patience is not None and progress.stale >= self.patience:
+                progress.stop = f"no better {self.metric} in {progress.stale} validations"
+
+
+class CheckpointStore:
+    """A run's `checkpoints/`: the latest state to resume from and the weights that were best on validation.
+
+    Args:
+        folder: The run's `checkpoints/`.
+        model: The bare model whose trained parameters and buffers are kept.
+    """
+
+    def __init__(self, folder: Path, model: nn.Module) -> None:
+        self.folder = folder
+        self.model = model
+
+    def save(self, job: Job, progress: Progress) -> None:
+        """Write all that resuming needs, once for all processes; older states are removed after it is verified."""
+        if job.accelerator.is_main_process:
+            state = {**asdict(progress), "stop": None, "threads": torch.get_num_threads()}
+            tensors = {"model": self._weights(), "optimizer": state_tensors(job.optimizer)}
+            written = checkpointing.save(self.folder, f"step-{progress.step:09d}", Snapshot(tensors, state))
+            checkpointing.rotate(self.folder, "step", written)
+        job.accelerator.wait_for_everyone()
+
+    def save_best(self, job: Job, progress: Progress) -> None:
+        """Write the present weights as the best so far."""
+        if job.accelerator.is_main_process:
+            snapshot = Snapshot({"model": self._weights()}, {"step": progress.step, "best": progress.best})
+            written = checkpointing.save(self.folder, f"best-{progress.step:09d}", snapshot)
+            checkpointing.rotate(self.folder, "best", written)
+        job.accelerator.wait_for_everyone()
+
+    def resume(self, job: Job) -> Progress:
+        """Return the progress of the newest intact checkpoint, its weights loaded; a fresh one where there is none."""
+        newest = self._agreed(job, "step")
+        if newest is None:
+            return Progress()
+        snapshot = checkpointing.load(newest)
+        self._load(snapshot)
+        load_state_tensors(job.optimizer, snapshot.tensors["optimizer"])
+        torch.set_num_threads(int(snapshot.state["threads"]))
+        names = {item.name for item in fields(Progress)}
+        return Progress(**{key: value for key, value in snapshot.state.items() if key in names})
+
+    def load_best(self, job: Job) -> None:
+        """Put the best weights back into the model, where any were kept."""
+        best = self._agreed(job, "best")
+        if best is not None:
+            self._load(checkpointing.load(best))
+
+    def _agreed(self, job: Job, prefix: str) -> Path | None:
+        if job.accelerator.is_main_process:
+            checkpointing.latest(self.folder, prefix)
+        job.accelerator.wait_for_everyone()
+        return checkpointing.latest(self.folder, prefix)
+
+    def _weights(self) -> dict[str, torch.Tensor]:
+        trained = {name: value for name, value in self.model.named_parameters() if value.requires_grad}
+        return {**trained, **dict(self.model.named_buffers())}
+
+    @torch.no_grad()
+    def _load(self, snapshot: Snapshot) -> None:
+        own = self._weights()
+        for name, value in snapshot.tensors["model"].items():
+            own[name].copy_(value)
+
+
+class Checkpointing(Callback):
+    """Saves the state to resume from, regularly and when the run is asked to stop.
+
+    SIGTERM and SIGINT set a flag; the processes agree on it after a step, save, and end with `StoppedError`.
+
+    Args:
+        store: Where states are kept.
+        validation: Its steps are the default ones to save after.
+        every: Steps between checkpoints, or None.
+    """
+
+    def __init__(self, store: CheckpointStore, validation: Validation, *, every: int | None) -> None:
+        self.store = store
+        self.validation = validation
+        self.every = every
+        self._signal: int | None = None
+        self._handlers: dict[int, Any] = {}
+        self._started = 0.0
+
+    def on_start(self, job: Job, progress: Progress) -> None:
+        """Listen for signals."""
+        self._started = time.perf_counter() - progress.seconds
+        self._handlers = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def on_step(self, job: Job, progress: Progress) -> None:
+        """Save where it is due.
+
+        Raises:
+            StoppedError: A signal came; the state is saved.
+        """
+        progress.seconds = time.perf_counter() - self._started
+        stopped = self._stopped(job, progress)
+        due = progress.step % self.every == 0 if self.every else self.validation.due(job, progress)
+        if stopped or (due and progress.step < job.total_steps):
+            self.store.save(job, progress)
+        if stopped:
+            self._restore()
+            raise StoppedError(f"stopped on request after step {progress.step} of {job.total_steps}; "
+                               "the same command goes on from there")
+
+    def on_end(self, job: Job, progress: Progress) -> None:
+        """Give the signals back."""
+        self._restore()
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._signal = number
+
+    def _restore(self) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers = {}
+
+    def _stopped(self, job: Job, progress: Progress) -> bool:
+        flag = self._signal is not None
+        accelerator = job.accelerator
+        if accelerator.num_processes == 1:
+            return flag
+        if accelerator.device.type != "cpu" and progress.step % job.log_every:
+            return False
+        return bool(accelerator.reduce(torch.tensor(float(flag), device=accelerator.device)).item())

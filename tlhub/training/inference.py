@@ -1,0 +1,59 @@
+"""Logits of a whole split, exact whatever the number of processes."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from tlhub.data.batches import Inputs, evaluation_batches, share
+
+
+@torch.no_grad()
+def predict_logits(model: nn.Module, inputs: Inputs, accelerator: Accelerator, *, batch_size: int = 64) -> np.ndarray:
+    """Return the logits of every example once, in the order of the split.
+
+    Each process takes every n-th example of a batch; what it computed is put back by global index, so nothing is
+    counted twice. Dropout is off.
+
+    Args:
+        model: Returns an object with `logits` (b, c) for a batch of `inputs`.
+        inputs: The split.
+        accelerator: The processes to share the work with.
+        batch_size: Examples of one forward pass over all processes.
+
+    Returns:
+        float32, shape (n, c), the same on every process.
+    """
+    bare = accelerator.unwrap_model(model)
+    was_training = bare.training
+    bare.eval()
+    indices, logits = [], []
+    for batch in evaluation_batches(len(inputs), inputs.lengths, batch_size):
+        mine = share(batch, accelerator.process_index, accelerator.num_processes)
+        if len(mine) == 0:
+            continue
+        with accelerator.autocast():
+            output = bare(**inputs.batch(mine, None, accelerator.device))
+        indices.append(mine)
+        logits.append(output.logits.float().cpu().numpy())
+    bare.train(was_training)
+    return _collect(indices, logits, accelerator, len(inputs))
+
+
+def _collect(indices: list[np.ndarray], logits: list[np.ndarray], accelerator: Accelerator, count: int) -> np.ndarray:
+    width = torch.tensor([logits[0].shape[1] if logits else 0, sum(len(part) for part in indices)],
+                         device=accelerator.device)
+    shapes = accelerator.gather(width[None]).cpu().numpy()
+    result = np.zeros((count, int(shapes[:, 0].max())), dtype=np.float32)
+    longest = int(shapes[:, 1].max())
+    table = np.full((longest, result.shape[1] + 1), -1.0, dtype=np.float64)
+    if indices:
+        rows = np.concatenate(indices)
+        table[:len(rows), 0] = rows
+        table[:len(rows), 1:] = np.concatenate(logits)
+    gathered = accelerator.gather(torch.from_numpy(table).to(accelerator.device)).cpu().numpy()
+    gathered = gathered[gathered[:, 0] >= 0]
+    result[gathered[:, 0].astype(np.int64)] = gathered[:, 1:]
+    return result

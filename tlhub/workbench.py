@@ -1,0 +1,168 @@
+"""What a run puts at its strategy's disposal: the checkpoint, the splits, cached features, and the loop."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from rich.console import Console
+from torch import nn
+
+from tlhub.config import RunConfig
+from tlhub.data.batches import Inputs
+from tlhub.data.cache import ArrayCache
+from tlhub.evaluation import metrics
+from tlhub.folder import RunFolder
+from tlhub.models.blocks import block_index
+from tlhub.models.checkpoints import Checkpoint
+from tlhub.models.features import extract_features
+from tlhub.models.freezing import TrainabilityAudit, trainable_report
+from tlhub.registry import STRATEGIES
+from tlhub.seeding import derive
+from tlhub.tasks.base import Task
+from tlhub.training import callbacks, optimizers
+from tlhub.training.inference import predict_logits
+from tlhub.training.loop import Job, train
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Workbench:
+    """The parts of a run that a strategy works with (`tlhub.strategies.base.Workbench`).
+
+    Attributes:
+        config: The resolved configuration.
+        folder: The run's folder.
+        accelerator: The processes and the device.
+        task: What is predicted.
+        checkpoint: The checkpoint, loaded.
+        inputs: The splits.
+        label_names: Names of the classes.
+        fingerprint: Of the data.
+        cache: Where features are kept.
+        known_features: The features extracted so far, kind -> split -> (n, d).
+        train_seconds: Time spent training and extracting, over all sittings.
+        parameters: Numbers of parameters, `total` and `trainable`.
+    """
+
+    config: RunConfig
+    folder: RunFolder
+    accelerator: Accelerator
+    task: Task
+    checkpoint: Checkpoint
+    inputs: Mapping[str, Inputs]
+    label_names: tuple[str, ...]
+    fingerprint: str
+    cache: ArrayCache
+    known_features: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    seconds_before: float = 0.0
+    steps_done: int = 0
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return len(self.label_names)
+
+    def tell(self, line: str) -> None:
+        """Tell the user, once for all processes."""
+        if self.accelerator.is_main_process:
+            logger.info(line)
+
+    def features(self, kinds: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
+        """Return the frozen checkpoint's features, kind -> split -> (n, d), computed once and cached."""
+        missing = [kind for kind in kinds if kind not in self.known_features]
+        model = self.checkpoint.model.to(self.accelerator.device)
+        for split, inputs in self.inputs.items():
+            if not missing:
+                break
+            key = f"{self._weights()}-{self._processing()}-{self.fingerprint}-{split}"
+            found = extract_features(model, inputs, missing, device=self.accelerator.device, batch_size=64,
+                                     cache=self.cache, key=key, accelerator=self.accelerator)
+            for kind, values in found.items():
+                self.known_features.setdefault(kind, {})[split] = values
+        return {kind: self.known_features[kind] for kind in kinds}
+
+    def train(self, model: nn.Module, inputs: Mapping[str, Inputs]) -> None:
+        """Train what needs a gradient, and leave the weights that were best on validation.
+
+        Args:
+            model: The model; `requires_grad` says what is trained.
+            inputs: What it reads, with the splits `train` and `validation`.
+
+        Raises:
+            TlhubError: Tensors moved that should not have, or did not that should; or steps were not finite.
+            StoppedError: The run was asked to stop.
+        """
+        self._tell_trainable(model)
+        job = self._job(model, inputs["train"])
+        store = callbacks.CheckpointStore(self.folder.path / "checkpoints", model)
+        progress = store.resume(job)
+        if progress.step:
+            self.tell(f"continued after step {progress.step} of {job.total_steps}")
+        history = callbacks.History(self.folder.path / "history.jsonl")
+        validation = self._validation(model, inputs["validation"], store, history)
+        first_step, started = progress.step, time.perf_counter()
+        train(job, progress, [
+            history, callbacks.ProgressBar(Console(stderr=True)),
+            callbacks.Audit(TrainabilityAudit(), model), validation,
+            callbacks.Checkpointing(store, validation, every=self.config.train.checkpoint_every)])
+        if progress.stop:
+            self.tell(f"stopped early: {progress.stop}")
+        if progress.bad_steps:
+            self.tell(f"{progress.bad_steps} steps were not finite and changed no weight")
+        self.seconds_before = progress.seconds - (time.perf_counter() - started)
+        self.steps_done = progress.step - first_step
+        store.load_best(job)
+
+    def _weights(self) -> str:
+        """Return what identifies the frozen weights: the checkpoint's hash, or the seed that fresh ones come from."""
+        pretrained = STRATEGIES.get(self.config.strategy.name).pretrained
+        return self.checkpoint.origin.weight_hash + ("" if pretrained else f"-fresh-{self.config.seed}")
+
+    def _processing(self) -> str:
+        """Return a digest of what turns examples into the model's inputs."""
+        processor = self.checkpoint.processor
+        with tempfile.TemporaryDirectory() as folder:
+            processor.save_pretrained(folder)
+            parts = [path.read_bytes() for path in sorted(Path(folder).iterdir()) if path.is_file()]
+        return hashlib.sha256(b"\0".join([*parts, str(self.config.data.max_length).encode()])).hexdigest()[:16]
+
+    def _tell_trainable(self, model: nn.Module) -> None:
+        shares = trainable_report(model)
+        trained, total = sum(share.trainable for share in shares), sum(share.total for share in shares)
+        self.tell(f"trained: {trained:,} of {total:,} parameters ({trained / max(total, 1):.2%})")
+        for share in shares:
+            self.tell(f"  {share.name:<28} {share.trainable:>12,} of {share.total:>12,}")
+
+    def _job(self, model: nn.Module, inputs: Inputs) -> Job:
+        config = self.config
+        torch.manual_seed(derive(config.seed, "training"))
+        groups = optimizers.parameter_groups(model, config.train, layer_decay=config.strategy.layer_decay,
+                                             blocks=block_index(model))
+        compiled = torch.compile(model) if config.train.compile else model
+        prepared, optimizer = self.accelerator.prepare(compiled, optimizers.build(groups, config.train))
+        objective = self.task.objective(inputs.labels, self.classes, config.train)
+        return Job(accelerator=self.accelerator, model=prepared, optimizer=optimizer, inputs=inputs,
+                   objective=objective, train=config.train, seed=config.seed, log_every=config.log.every)
+
+    def _validation(self, model: nn.Module, inputs: Inputs, store: callbacks.CheckpointStore,
+                    history: callbacks.History) -> callbacks.Validation:
+        names, best = self.config.evaluate.metrics, self.config.evaluate.best
+        assert best is not None
+        names = list(dict.fromkeys([*names, best]))
+
+        def score() -> dict[str, float]:
+            return self.task.score(predict_logits(model, inputs, self.accelerator), inputs.labels, names)
+
+        return callbacks.Validation(score, metric=best, direction=metrics.direction(best), store=store,
+                                    history=history, every=self.config.train.evaluate_every,
+                                    patience=self.config.train.patience)
