@@ -1,0 +1,72 @@
+import time
+
+import numpy as np
+import pytest
+
+from tlhub.evaluation.intervals import bootstrap_intervals
+from tlhub.evaluation.measures import ClassOutcome
+from tlhub.evaluation.metrics import METRICS, compute
+from tlhub.seeding import generator
+
+NAMES = ["accuracy", "precision_macro", "recall_macro", "f1_macro", "mcc", "ece", "loss"]
+
+
+def example(count=300, classes=4, seed=0):
+    random = np.random.default_rng(seed)
+    labels = random.integers(0, classes, count)
+    return random.normal(size=(count, classes)) + np.eye(classes)[labels], labels
+
+
+def test_intervals_are_those_of_scoring_each_resample():
+    logits, labels = example(count=60)
+    draws = generator(3, "bootstrap").integers(0, 60, (25, 60), dtype=np.int32)
+    scores = [compute(NAMES, logits[draw], labels[draw]) for draw in draws]
+    found = bootstrap_intervals(NAMES, logits, labels, resamples=25, seed=3, level=0.9)
+    for name in NAMES:
+        expected = np.quantile([score[name] for score in scores], [0.05, 0.95])
+        assert found[name] == pytest.approx(tuple(expected), abs=1e-12)
+
+
+def test_accuracy_interval_is_close_to_the_normal_one():
+    labels = np.zeros(400, dtype=np.int64)
+    logits = np.where(np.arange(400)[:, None] % 5 == 0, [[0.0, 1.0]], [[1.0, 0.0]])
+    low, high = bootstrap_intervals(["accuracy"], logits, labels, resamples=4000, seed=0)["accuracy"]
+    half = 1.96 * np.sqrt(0.8 * 0.2 / 400)
+    assert (low, high) == pytest.approx((0.8 - half, 0.8 + half), abs=0.004)
+
+
+def test_values_and_their_metrics():
+    random = np.random.default_rng(0)
+    labels = random.normal(size=200)
+    found = bootstrap_intervals(["rmse", "r2", "accuracy"], labels + random.normal(size=200) / 2, labels,
+                                resamples=200, seed=0)
+    assert set(found) == {"rmse", "r2"}
+    assert found["rmse"][0] < 0.5 < found["rmse"][1]
+
+
+def test_seed_decides_and_chunks_do_not_matter(monkeypatch):
+    logits, labels = example()
+    first = bootstrap_intervals(NAMES, logits, labels, resamples=50, seed=1)
+    monkeypatch.setattr("tlhub.evaluation.intervals._CHUNK", 7 * 300)
+    assert bootstrap_intervals(NAMES, logits, labels, resamples=50, seed=1) == first
+    assert bootstrap_intervals(NAMES, logits, labels, resamples=50, seed=2) != first
+
+
+def test_unknown_metrics_and_no_resamples_give_nothing():
+    logits, labels = example()
+    assert bootstrap_intervals(["bleu"], logits, labels, resamples=10, seed=0) == {}
+    assert bootstrap_intervals(NAMES, logits, labels, resamples=0, seed=0) == {}
+
+
+def test_every_metric_handles_leading_axes():
+    logits, labels = example()
+    outcome = ClassOutcome.from_logits(logits, labels).take(np.zeros((2, 3, 300), dtype=np.int64))
+    shapes = {METRICS[name].measure(outcome).shape for name in NAMES}
+    assert shapes == {(2, 3)}
+
+
+def test_two_thousand_examples_take_seconds_at_most():
+    logits, labels = example(count=2000)
+    started = time.process_time()
+    bootstrap_intervals(NAMES, logits, labels, resamples=1000, seed=0)
+    assert time.process_time() - started < 5

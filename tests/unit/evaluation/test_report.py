@@ -1,0 +1,63 @@
+from tlhub.evaluation.report import losing_to, write_report
+
+METRICS = {
+    "task": "text-classification", "model": "tiny|bert", "strategy": "full", "seed": 0,
+    "validation": {"accuracy": 0.91, "ece": 0.05}, "test": {"accuracy": 0.88, "ece": 0.04},
+    "intervals": {"test": {"accuracy": [0.85, 0.91]}},
+    "baselines": {"majority": {"accuracy": 0.5, "ece": 0.01}, "knn": {"accuracy": 0.8}},
+    "parameters": {"total": 1_000_000, "trainable": 250_000},
+    "data": {"train": 800, "validation": 100, "test": 100, "classes": 2},
+    "time": {"train_s": 12.34}, "throughput": {"examples_per_s": 100.0}, "peak_memory_mib": 512.0,
+}
+CONFIG = {"data": {"source": "reviews.csv"}, "model": {"revision": None}, "evaluate": {"best": "accuracy"},
+          "train": {"epochs": 3, "learning_rate": 1e-4, "batch_size": None}}
+
+
+def test_report_tells_scores_intervals_and_baselines(tmp_path):
+    (tmp_path / "plots").mkdir()
+    (tmp_path / "plots" / "curves.png").write_bytes(b"")
+    text = write_report(tmp_path, config=CONFIG, metrics=METRICS, notes=["2 rows\nwere dropped"],
+                        facts={"torch": "2.13.0"}).read_text()
+    assert text.startswith("# text-classification: tiny|bert on reviews.csv\n\nStrategy `full`, seed 0: 250,000 of")
+    assert "| accuracy | 0.8800 | 0.8500 to 0.9100 | higher |" in text
+    assert "| ece      | 0.0400 |                  | lower  |" in text
+    assert "| `knn`      | 0.8000   |        |" in text
+    assert "- 2 rows were dropped\n" in text
+    assert "![curves](plots/curves.png)" in text
+    assert "tiny\\|bert" in text
+    assert "| torch " in text
+    assert "Warning" not in text
+    assert text.endswith("|\n")
+    assert "\n\n\n" not in text
+
+
+def test_every_table_has_one_width(tmp_path):
+    text = write_report(tmp_path, config=CONFIG, metrics=METRICS).read_text().rstrip("\n")
+    tables = [block.split("\n") for block in text.split("\n\n") if block.startswith("|")]
+    assert len(tables) == 5
+    assert all(len({len(line) for line in table}) == 1 for table in tables)
+
+
+def test_a_model_that_loses_is_told(tmp_path):
+    weak = {**METRICS, "test": {"accuracy": 0.5, "ece": 0.3}}
+    assert losing_to(weak, "accuracy") == [
+        "The model does not beat the baseline `majority` on test: accuracy 0.5000 against 0.5000.",
+        "The model does not beat the baseline `knn` on test: accuracy 0.5000 against 0.8000."]
+    assert "> **Warning.** The model does not beat" in write_report(tmp_path, config=CONFIG, metrics=weak).read_text()
+
+
+def test_the_chosen_metric_and_its_direction_decide():
+    assert losing_to(METRICS) == []
+    assert losing_to(METRICS, "ece") == [
+        "The model does not beat the baseline `majority` on test: ece 0.0400 against 0.0100."]
+
+
+def test_a_perfect_score_is_not_beaten():
+    assert losing_to({"test": {"accuracy": 1.0}, "baselines": {"knn": {"accuracy": 1.0}}}) == []
+
+
+def test_without_a_test_split_validation_is_compared_and_said_to_be_optimistic(tmp_path):
+    metrics = {name: value for name, value in METRICS.items() if name != "test"}
+    assert losing_to({**metrics, "validation": {"accuracy": 0.6}}, "accuracy")[0].startswith(
+        "The model does not beat the baseline `knn` on validation")
+    assert "are optimistic" in write_report(tmp_path, config=CONFIG, metrics=metrics).read_text()

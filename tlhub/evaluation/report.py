@@ -1,0 +1,162 @@
+"""The report of a run, in Markdown: what was done, how good it is, and against what."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tlhub.evaluation.metrics import direction
+
+_PERFECT = 1.0
+
+
+def losing_to(metrics: Mapping[str, Any], best: str | None = None) -> list[str]:
+    """Name the baselines that the model does not beat, one sentence each.
+
+    The scores compared are those of the test split, or of validation where there is no test. A baseline is compared on
+    `best` where it has that metric, otherwise on the first metric the two have in common.
+
+    Args:
+        metrics: The content of `metrics.json`.
+        best: The metric that chose the model.
+
+    Returns:
+        Sentences; none where every baseline is beaten (or met by a perfect score).
+    """
+    split = _scored(metrics)
+    scores: Mapping[str, float] = metrics.get(split, {})
+    sentences = []
+    for name, baseline in metrics.get("baselines", {}).items():
+        shared = [metric for metric in scores if metric in baseline]
+        if not shared:
+            continue
+        metric = best if best in shared else shared[0]
+        sign = direction(metric)
+        perfect = sign > 0 and scores[metric] == _PERFECT
+        if not perfect and sign * scores[metric] <= sign * baseline[metric]:
+            sentences.append(f"The model does not beat the baseline `{name}` on {split}: {metric} {scores[metric]:.4f} "
+                             f"against {baseline[metric]:.4f}.")
+    return sentences
+
+
+def write_report(folder: Path, *, config: Mapping[str, Any], metrics: Mapping[str, Any], notes: Sequence[str] = (),
+                 facts: Mapping[str, Any] | None = None) -> Path:
+    """Write `report.md` into a run's folder.
+
+    Args:
+        folder: The run's folder; the plots that lie in its `plots/` are shown.
+        config: The run's configuration as nested plain values.
+        metrics: The content of `metrics.json`.
+        notes: What was noticed about the data.
+        facts: Further lines of the model card, such as versions and the checkpoint's revision.
+
+    Returns:
+        The path of `report.md`.
+    """
+    data_source = _section(config, "data").get("source", "")
+    title = f"# {metrics['task']}: {metrics['model']} on {data_source}"
+    parts = [[title], _what_was_done(config, metrics), _alarms(config, metrics), _scores(metrics), _baselines(metrics),
+             _data(metrics, notes), _plots(folder), _card(config, metrics, facts or {})]
+    path = folder / "report.md"
+    path.write_text("\n\n".join("\n".join(part) for part in parts if part) + "\n", encoding="utf-8")
+    return path
+
+
+def _what_was_done(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[str]:
+    parameters = metrics.get("parameters", {})
+    total, trained = parameters.get("total", 0), parameters.get("trainable", 0)
+    share = f" ({100 * trained / total:.2g}%)" if total else ""
+    sentence = (f"Strategy `{metrics['strategy']}`, seed {metrics['seed']}: {trained:,} of {total:,} parameters{share} "
+                "were trained.")
+    train = {name: value for name, value in _section(config, "train").items() if value is not None}
+    chosen = [f"{name} {train[name]}" for name in ("epochs", "batch_size", "learning_rate") if name in train]
+    return [sentence + (f" Training: {', '.join(chosen)}." if chosen else "")]
+
+
+def _alarms(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[str]:
+    best = _section(config, "evaluate").get("best")
+    return [f"> **Warning.** {sentence}" for sentence in losing_to(metrics, best)]
+
+
+def _scores(metrics: Mapping[str, Any]) -> list[str]:
+    lines = ["## Scores"]
+    for split in ("test", "validation"):
+        scores: Mapping[str, float] = metrics.get(split, {})
+        if not scores:
+            continue
+        intervals = metrics.get("intervals", {}).get(split, {})
+        rows = [(name, f"{value:.4f}", _interval(intervals.get(name)), "higher" if direction(name) > 0 else "lower")
+                for name, value in scores.items()]
+        count = metrics.get("data", {}).get(split)
+        caption = f"{split.capitalize()}" + (f", {count:,} examples" if isinstance(count, int) else "")
+        lines += ["", f"{caption}:", "", *_table(("metric", "value", "95% interval", "better"), rows)]
+    lines += ["", "Intervals are percentiles over bootstrap resamples of the examples; they do not cover the choice of "
+                  "the seed."]
+    if not metrics.get("test"):
+        lines += ["", "There was no test split: the validation scores also chose the model, and are optimistic."]
+    return lines
+
+
+def _baselines(metrics: Mapping[str, Any]) -> list[str]:
+    baselines: Mapping[str, Mapping[str, float]] = metrics.get("baselines", {})
+    if not baselines:
+        return []
+    split = _scored(metrics)
+    scores: Mapping[str, float] = metrics.get(split, {})
+    names = [name for name in scores if any(name in values for values in baselines.values())]
+    rows = [("this model", *(f"{scores[name]:.4f}" for name in names))]
+    rows += [(f"`{baseline}`", *(f"{values[name]:.4f}" if name in values else "" for name in names))
+             for baseline, values in baselines.items()]
+    return ["## Baselines", "", f"On {split}:", "", *_table(("", *names), rows)]
+
+
+def _data(metrics: Mapping[str, Any], notes: Sequence[str]) -> list[str]:
+    rows = [(name, f"{value:,}" if isinstance(value, int) else str(value))
+            for name, value in metrics.get("data", {}).items()]
+    lines = ["## Data", "", *_table(("", "count"), rows)]
+    if notes:
+        lines += ["", *(f"- {_one_line(note)}" for note in notes)]
+    return lines
+
+
+def _plots(folder: Path) -> list[str]:
+    files = sorted((folder / "plots").glob("*.png"))
+    lines = [f"![{file.stem.replace('_', ' ')}](plots/{file.name})" for file in files]
+    return ["## Plots", "", *lines] if lines else []
+
+
+def _card(config: Mapping[str, Any], metrics: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
+    rows = [("task", metrics["task"]), ("base checkpoint", metrics["model"]),
+            ("revision", _section(config, "model").get("revision") or "as found")]
+    rows += [(name.replace("_", " "), f"{value:,.1f}") for group in ("time", "throughput")
+             for name, value in metrics.get(group, {}).items() if isinstance(value, (int, float))]
+    if "peak_memory_mib" in metrics:
+        rows.append(("peak memory, MiB", f"{metrics['peak_memory_mib']:,.0f}"))
+    rows += [(name, str(value)) for name, value in facts.items()]
+    return ["## Model card", "", *_table(("fact", "value"), rows)]
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
+    cells = [[_one_line(str(cell)).replace("|", "\\|") for cell in row] for row in (header, *rows)]
+    widths = [max(3, *(len(row[column]) for row in cells)) for column in range(len(header))]
+    padded = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
+              for row in cells]
+    return [padded[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *padded[1:]]
+
+
+def _interval(edges: Sequence[float] | None) -> str:
+    return f"{edges[0]:.4f} to {edges[1]:.4f}" if edges else ""
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _scored(metrics: Mapping[str, Any]) -> str:
+    return "test" if metrics.get("test") else "validation"
+
+
+def _section(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    section: Mapping[str, Any] = config.get(name, {})
+    return section
