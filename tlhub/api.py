@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tlhub import options, run
+from tlhub import launching, options, run
 from tlhub.config import DataConfig
 from tlhub.run import Run
 
@@ -24,7 +24,8 @@ def finetune(task: str, *, overwrite: bool = False, **choices: Any) -> Run:
         The run: its folder, its metrics, and `predict`.
 
     Raises:
-        UsageError: An option is unknown, has a wrong type or would have no effect.
+        UsageError: An option is unknown, has a wrong type or would have no effect; or several processes are asked
+            for in a script that was started as one.
         DataError: The data cannot be used as given.
         CheckpointError: The checkpoint cannot be used as given.
         StoppedError: The run was asked to stop and can be continued.
@@ -33,7 +34,9 @@ def finetune(task: str, *, overwrite: bool = False, **choices: Any) -> Run:
         >>> run = tlhub.finetune("text-classification", model="bert-base-uncased", data="reviews.csv", strategy="lora")
         >>> run.metrics["test"]["accuracy"]
     """
-    return run.finetune(options.from_kwargs(task, **choices), overwrite=overwrite)
+    config = options.from_kwargs(task, **choices)
+    launching.require_group(config.launch.num_processes)
+    return run.finetune(config, overwrite=overwrite)
 
 
 def load(folder: str | Path) -> Run:

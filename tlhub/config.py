@@ -11,6 +11,8 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
+from tlhub.errors import UsageError
+
 GRADIENT_STRATEGIES = ("scratch", "head", "full", "lora")
 FEATURE_STRATEGIES = ("linear_probe", "head")
 IMAGE_TASKS = ("image-classification",)
@@ -65,8 +67,10 @@ class DataConfig:
     max_train_examples: int | None = option(None, "use at most this many training examples, drawn by class")
     max_bad_fraction: float = option(0.01, "share of undecodable examples up to which the run goes on")
     max_length: int | None = option(None, "tokens kept of a text", tasks=TEXT_TASKS)
-    flip: bool = option(True, "mirror training images at random", tasks=IMAGE_TASKS, strategies=GRADIENT_STRATEGIES)
-    crop: bool = option(True, "crop training images at random", tasks=IMAGE_TASKS, strategies=GRADIENT_STRATEGIES)
+    flip: bool | None = option(None, "mirror training images at random; default: where the backbone is trained",
+                               tasks=IMAGE_TASKS, strategies=GRADIENT_STRATEGIES)
+    crop: bool | None = option(None, "crop training images at random; default: where the backbone is trained",
+                               tasks=IMAGE_TASKS, strategies=GRADIENT_STRATEGIES)
     cache_dir: str | None = option(None, "folder of the prepared data and features; default ~/.cache/tlhub")
     cache_limit_gib: float = option(4.0, "largest prepared data set or feature table kept on disk, in GiB")
 
@@ -176,6 +180,9 @@ SHORT_OPTIONS: dict[str, str] = {
     "num_processes": "launch.num_processes", "keyword": "task_options.keyword",
 }
 
+TASK_OPTIONS: dict[str, tuple[str, ...]] = {}
+"""Names of the options that only one task has (`task_options.*`), by task."""
+
 IDENTITY_EXCLUDES = ("out", "launch", "log", "train.micro_batch_size")
 """Fields that do not belong to what a configuration is: they change neither the data seen nor the loss."""
 
@@ -195,3 +202,20 @@ def replace(config: RunConfig, values: dict[str, Any]) -> RunConfig:
 def as_dict(config: RunConfig) -> dict[str, Any]:
     """Return the configuration as nested plain values."""
     return dataclasses.asdict(config)
+
+
+def head_widths(head: str) -> tuple[int, ...]:
+    """Return the hidden widths that `model.head` asks for: none for `linear`, (1024, 512) for `1024,512`.
+
+    Raises:
+        UsageError: It is neither.
+    """
+    if head == "linear":
+        return ()
+    try:
+        widths = tuple(int(width) for width in head.split(","))
+    except ValueError:
+        widths = (0,)
+    if min(widths) < 1:
+        raise UsageError(f"--model.head {head!r} is neither 'linear' nor positive widths such as '1024,512'")
+    return widths

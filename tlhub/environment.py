@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import importlib.abc
 import importlib.machinery
+import importlib.metadata
 import importlib.util
+import platform
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -23,6 +25,22 @@ MISSING_PARTS: dict[str, str] = {
                    "transforms (through Pillow and torch) and classification models do",
 }
 """What is lost by each package whose compiled part cannot be loaded."""
+
+
+LIBRARIES = ("torch", "torchaudio", "torchvision", "transformers", "datasets", "accelerate", "evaluate", "peft",
+             "safetensors", "numpy", "timm")
+"""The packages whose versions a run records."""
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of tlhub, Python and the installed ones of `LIBRARIES`, without importing them."""
+    found = {"python": platform.python_version()}
+    for name in ("tlhub", *LIBRARIES):
+        try:
+            found[name] = built_version(name) or importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
 
 
 def package_folder(package: str) -> Path | None:
@@ -105,6 +123,7 @@ _FILLERS: dict[str, Callable[[ModuleType], None]] = {
 
 
 def _version_text(package: str) -> str:
+    """Return what a package's `version.py` holds, or an empty text."""
     folder = package_folder(package)
     file = folder / "version.py" if folder else None
     return file.read_text(encoding="utf-8") if file and file.is_file() else ""

@@ -1,0 +1,241 @@
+"""The `tlhub` command: one function a command, exit codes, and the only place that sets up logging and prints."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tlhub import __version__, launching, options
+from tlhub.config import DataConfig, RunConfig
+from tlhub.errors import DataError, TlhubError, UsageError
+from tlhub.launching import Ending
+from tlhub.parsers import FINETUNE, Command, one_line, suggestion
+
+EVALUATE = Command("evaluate", "Score a finished run on data.", {"run": "the run's folder"}, ("data",))
+PREDICT = Command("predict", "Predict with a finished run; one JSON object a line.",
+                  {"run": "the run's folder", "input+": "files, folders, texts, or - for lines of standard input"},
+                  actions={"batch_size=": "examples of one forward pass"})
+DATA_CHECK = Command("data check", "Tell what is understood of a data set, and what would stop a run.",
+                     {"task": "what would be predicted, such as image-classification"}, ("data",), ("seed",))
+DOCTOR = Command("doctor", "Tell whether tlhub can work here, and what is missing.")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `tlhub` and return its exit code.
+
+    Args:
+        argv: What follows `tlhub`; default: the process's own arguments.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    return guarded(lambda: _dispatch(words), debug="--debug" in words)
+
+
+def recipe(body: Callable[[dict[str, Any]], object], *, task: str, argv: Sequence[str] | None = None) -> None:
+    """Run a recipe script with the options and the exit codes of `tlhub finetune TASK`, and leave.
+
+    Args:
+        body: Called with what the command line names, as keyword arguments of `tlhub.finetune` (without the task).
+        task: What the recipe predicts.
+        argv: What follows the script's name; default: the process's own arguments.
+
+    Raises:
+        SystemExit: Always.
+
+    Example:
+        >>> def main(options):
+        ...     run = tlhub.finetune("text-classification", **options)
+        ...     print(run.metrics["test"]["accuracy"])
+        >>> if __name__ == "__main__":
+        ...     tlhub.cli.recipe(main, task="text-classification")
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+
+    def carry_out() -> Ending:
+        config, choices = _asked([task, *words])
+        if _needs_launch(config):
+            return launching.launch([sys.argv[0], *words], config.launch.num_processes)
+        body(choices)
+        return Ending(0)
+
+    sys.exit(guarded(carry_out, debug="--debug" in words))
+
+
+def guarded(body: Callable[[], Ending], *, debug: bool) -> int:
+    """Return the exit code of `body`, and say in one line why it failed.
+
+    Args:
+        body: What to do.
+        debug: Show tracebacks.
+    """
+    _set_up_logging(debug)
+    # As Ctrl-C: what runs can clean up, and the loop, which listens itself, stores a checkpoint.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        ending = body()
+    except SystemExit as exit_:
+        ending = Ending(exit_.code if isinstance(exit_.code, int) else 1)
+    except BaseException as error:  # noqa: BLE001 - the exit code has to be right whatever happens
+        if debug:
+            traceback.print_exc()
+        ending = _ending(error)
+    if launching.is_relaunched():
+        launching.leave(ending)
+    elif ending.reason:
+        print(f"tlhub: {_of_rank()}{ending.reason}", file=sys.stderr)
+    return ending.code
+
+
+def _dispatch(words: list[str]) -> Ending:
+    """Run the command that the words name.
+
+    Raises:
+        UsageError: There is no such command.
+    """
+    if not words or words[0] in ("-h", "--help"):
+        print(_overview())
+        return Ending(0)
+    if words[0] == "--version":
+        print(__version__)
+        return Ending(0)
+    count = 2 if words[0] == "data" else 1
+    name = " ".join(words[:count])
+    if name in ("data", "data -h", "data --help"):
+        print(DATA_CHECK.parser().format_help())
+        return Ending(0)
+    found = [function for command, function in _COMMANDS if command.name == name]
+    if not found:
+        known = [command.name for command, _ in _COMMANDS]
+        raise UsageError(f"command {name!r} is not known; {suggestion(name, known)} ({', '.join(known)})")
+    return found[0](words[count:])
+
+
+def _finetune(argv: list[str]) -> Ending:
+    config, choices = _asked(argv)
+    if _needs_launch(config):
+        return launching.launch(["-m", "tlhub", "finetune", *argv], config.launch.num_processes)
+    from tlhub import run
+
+    finished = run.finetune(config, overwrite=choices.get("overwrite", False))
+    if launching.rank() == 0:
+        for split in ("validation", "test"):
+            scores = finished.metrics.get(split) or {}
+            if scores:
+                print(f"{split}: " + _scores(scores))
+        print(f"run: {finished.folder}")
+    return Ending(0)
+
+
+def _evaluate(argv: list[str]) -> Ending:
+    given = EVALUATE.arguments(argv)
+    section = given.get("data", {})
+    if not section.get("source"):
+        raise UsageError("no data is given; name a folder, a file or a Hub id: --data SOURCE")
+    from tlhub import run
+
+    scores = run.evaluate(given["run"], DataConfig(**section))
+    print(json.dumps(scores, indent=2))
+    return Ending(0)
+
+
+def _predict(argv: list[str]) -> Ending:
+    given = PREDICT.arguments(argv)
+    size = given.get("batch_size", "64")
+    if not size.isdecimal() or int(size) < 1:
+        raise UsageError(f"option '--batch_size' is {size!r}, but needs a whole number from 1")
+    from tlhub import run
+
+    finished = run.load(given["run"])
+    for batch in _batches(given["input"], int(size)):
+        for prediction in finished.predict(batch, batch_size=int(size)):
+            print(json.dumps(prediction, ensure_ascii=False), flush=True)
+    return Ending(0)
+
+
+def _batches(inputs: Sequence[str], size: int) -> list[list[str]]:
+    """Return the inputs with `-` replaced by the lines of standard input, in lists for one call each."""
+    values: list[str] = []
+    for value in inputs:
+        values += [line.rstrip("\r\n") for line in sys.stdin if line.strip()] if value == "-" else [value]
+    step = 16 * size
+    return [values[start:start + step] for start in range(0, len(values), step)]
+
+
+def _data_check(argv: list[str]) -> Ending:
+    given = DATA_CHECK.arguments(argv)
+    config = options.from_kwargs(given["task"], data=given.get("data", {}), model="-", seed=given.get("seed", 0))
+    from tlhub.data.prepare import check_report
+    from tlhub.registry import TASKS
+
+    facts, problems = check_report(config.data, TASKS.get(config.task).modality, seed=config.seed)
+    width = max((len(name) for name, _ in facts), default=0)
+    for name, value in facts:
+        print(f"{name:<{width}}  {value}")
+    if problems:
+        raise DataError("; ".join(problems))
+    return Ending(0)
+
+
+def _doctor(argv: list[str]) -> Ending:
+    DOCTOR.arguments(argv)
+    from tlhub.doctor import examine
+
+    findings = examine()
+    width = max(len(finding.topic) for finding in findings)
+    for finding in findings:
+        print(f"{finding.topic:<{width}}  {'NOT WORKING: ' if finding.fatal else ''}{one_line(finding.words)}")
+    broken = [finding.topic for finding in findings if finding.fatal]
+    return Ending(1, f"tlhub cannot work here: {', '.join(broken)}") if broken else Ending(0)
+
+
+_COMMANDS: tuple[tuple[Command, Callable[[list[str]], Ending]], ...] = (
+    (FINETUNE, _finetune), (EVALUATE, _evaluate), (PREDICT, _predict), (DATA_CHECK, _data_check), (DOCTOR, _doctor))
+
+
+def _asked(argv: Sequence[str]) -> tuple[RunConfig, dict[str, Any]]:
+    """Return the run that a command line asks for, and the same as keyword arguments of `tlhub.finetune`."""
+    choices = FINETUNE.arguments(argv)
+    choices.pop("debug", None)
+    config = options.from_kwargs(**{name: value for name, value in choices.items() if name != "overwrite"})
+    choices.pop("task", None)
+    return config, choices
+
+
+def _needs_launch(config: RunConfig) -> bool:
+    return config.launch.num_processes > 1 and not launching.is_launched()
+
+
+def _ending(error: BaseException) -> Ending:
+    if isinstance(error, TlhubError):
+        return Ending(error.exit_code, one_line(str(error)))
+    if isinstance(error, KeyboardInterrupt):
+        return Ending(75, "stopped on request; the same command goes on")
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return Ending(1, f"the disk is full ({error.filename or 'while writing'}); free some space, or name other "
+                         "folders with --out and --data.cache_dir")
+    return Ending(1, one_line(f"{type(error).__name__}: {error}") + " (--debug shows where)")
+
+
+def _set_up_logging(debug: bool) -> None:
+    """Let tlhub's notes through, from the first process only, and the other libraries' warnings."""
+    logging.basicConfig(format="%(message)s", stream=sys.stderr, level=logging.WARNING)
+    logging.getLogger("tlhub").setLevel(logging.ERROR if launching.rank() else logging.DEBUG if debug else logging.INFO)
+
+
+def _of_rank() -> str:
+    return f"[process {launching.rank()}] " if launching.rank() else ""
+
+
+def _scores(scores: dict[str, Any]) -> str:
+    return "  ".join(f"{name} {value:.4f}" for name, value in scores.items() if isinstance(value, float))
+
+
+def _overview() -> str:
+    lines = ["usage: tlhub COMMAND ...", "", "Transfer learning over pretrained checkpoints.", ""]
+    lines += [f"  {command.name:<12}{command.words}" for command, _ in _COMMANDS]
+    return "\n".join([*lines, "", "tlhub COMMAND --help lists a command's options; tlhub --version tells the version."])

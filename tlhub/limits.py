@@ -1,0 +1,77 @@
+"""The accepted values of the configuration's fields, beyond their types."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+from tlhub.config import SECTIONS, RunConfig, head_widths
+from tlhub.errors import UsageError, nearest
+
+NUMBERS: dict[str, tuple[float, float, str]] = {
+    "model.dropout": (0, 1, "[)"),
+    "data.validation_fraction": (0, 1, "[)"),
+    "data.test_fraction": (0, 1, "[)"),
+    "data.max_train_examples": (1, math.inf, "[)"),
+    "data.max_bad_fraction": (0, 1, "[]"),
+    "data.max_length": (1, math.inf, "[)"),
+    "data.cache_limit_gib": (0, math.inf, "[)"),
+    "strategy.rank": (1, math.inf, "[)"),
+    "strategy.alpha": (0, math.inf, "()"),
+    "strategy.adapter_dropout": (0, 1, "[)"),
+    "strategy.layer_decay": (0, 1, "(]"),
+    "train.epochs": (0, math.inf, "()"),
+    "train.max_steps": (1, math.inf, "[)"),
+    "train.batch_size": (1, math.inf, "[)"),
+    "train.micro_batch_size": (1, math.inf, "[)"),
+    "train.learning_rate": (0, math.inf, "()"),
+    "train.weight_decay": (0, math.inf, "[)"),
+    "train.warmup_fraction": (0, 1, "[]"),
+    "train.clip_norm": (0, math.inf, "[)"),
+    "train.label_smoothing": (0, 1, "[)"),
+    "train.evaluate_every": (1, math.inf, "[)"),
+    "train.patience": (1, math.inf, "[)"),
+    "train.checkpoint_every": (1, math.inf, "[)"),
+    "train.max_bad_steps": (1, math.inf, "[)"),
+    "evaluate.resamples": (1, math.inf, "[)"),
+    "log.every": (1, math.inf, "[)"),
+    "launch.num_processes": (1, math.inf, "[)"),
+    "launch.workers": (1, math.inf, "[)"),
+    "seed": (0, 2**63, "[)"),
+}
+"""Lowest value, highest value, and as in mathematics whether each end is included (`[`, `]`) or not (`(`, `)`)."""
+
+
+def check_values(config: RunConfig) -> None:
+    """Check every number against `NUMBERS` and every choice against its field's choices.
+
+    Raises:
+        UsageError: A value is not accepted.
+    """
+    _check_number("seed", config.seed)
+    for section, cls in SECTIONS.items():
+        values = vars(getattr(config, section))
+        for field in dataclasses.fields(cls):
+            name, value = f"{section}.{field.name}", values[field.name]
+            choices = field.metadata["choices"]
+            if choices and value not in choices:
+                raise UsageError(f"option {name!r} is {value!r}; {nearest(str(value), choices)}")
+            if name in NUMBERS and value is not None:
+                _check_number(name, value)
+    head_widths(config.model.head)
+    if config.data.validation_fraction + config.data.test_fraction >= 1:
+        raise UsageError(f"options 'data.validation_fraction' ({config.data.validation_fraction:g}) and "
+                         f"'data.test_fraction' ({config.data.test_fraction:g}) leave nothing to train on; lower them")
+
+
+def _check_number(name: str, value: Any) -> None:
+    low, high, ends = NUMBERS[name]
+    above = value >= low if ends[0] == "[" else value > low
+    below = value <= high if ends[1] == "]" else value < high
+    if above and below:
+        return
+    words = f"{'at least' if ends[0] == '[' else 'more than'} {low:g}"
+    if math.isfinite(high):
+        words += f" and {'at most' if ends[1] == ']' else 'less than'} {high:g}"
+    raise UsageError(f"option {name!r} is {value!r}; it has to be {words}")

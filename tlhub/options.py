@@ -1,0 +1,181 @@
+"""From command lines, YAML files and keyword arguments to a checked `RunConfig`, without importing torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from tlhub import config as fields
+from tlhub.config import IDENTITY_EXCLUDES, SECTIONS, SHORT_OPTIONS, RunConfig
+from tlhub.errors import UsageError, nearest
+from tlhub.limits import check_values
+from tlhub.parsers import FINETUNE, one_line, option_names, suggestion, typed
+from tlhub.registry import STRATEGIES, TASKS
+
+logger = logging.getLogger(__name__)
+
+
+def parse(argv: Sequence[str]) -> RunConfig:
+    """Return the run that a command line asks for.
+
+    Args:
+        argv: What follows `tlhub finetune`.
+
+    Raises:
+        UsageError: An option is unknown, has a wrong type or value, or would have no effect.
+        SystemExit: After `--help`.
+    """
+    choices = FINETUNE.arguments(argv)
+    return from_kwargs(**{name: value for name, value in choices.items() if name not in ("overwrite", "debug")})
+
+
+def from_kwargs(task: str | None = None, *, config: str | None = None, **choices: Any) -> RunConfig:
+    """Return the run that keyword arguments ask for.
+
+    Args:
+        task: What is predicted; may come from the file.
+        config: A YAML file to start from; `choices` win over it.
+        choices: Sections as dictionaries, plain strings for sections, or short options.
+
+    Raises:
+        UsageError: An option is unknown, has a wrong type or value, or would have no effect.
+    """
+    named = typed(flatten({**choices, **({"task": task} if task else {})}))
+    values = {**_from_file(str(config), named), **named} if config else named
+    result = fields.replace(RunConfig(), values)
+    check(result)
+    _refuse_without_effect(result, values)
+    return result
+
+
+def flatten(choices: Mapping[str, Any], where: str = "") -> dict[str, Any]:
+    """Return nested options by dotted name: `{"strategy": "lora"}` is `{"strategy.name": "lora"}`.
+
+    Args:
+        choices: As in a YAML file.
+        where: Appended to messages, such as ` in run.yaml`.
+
+    Raises:
+        UsageError: There is no such option.
+    """
+    values: dict[str, Any] = {}
+    for name, value in choices.items():
+        if name in SECTIONS and isinstance(value, Mapping):
+            values.update({f"{name}.{key}": inner for key, inner in value.items()})
+        elif name == "task_options" and isinstance(value, Mapping):
+            values.update({f"task_options.{key}": inner for key, inner in value.items()})
+        elif name in SECTIONS and name not in SHORT_OPTIONS:
+            raise UsageError(f"option {name!r}{where} is {value!r}, but holds options of its own, such as "
+                             f"{dataclasses.fields(SECTIONS[name])[0].name!r}")
+        else:
+            values[SHORT_OPTIONS.get(name, name)] = value
+    valid = option_names()
+    for name in values:
+        if name not in valid and not name.startswith("task_options."):
+            raise UsageError(f"option {name!r}{where} is not known; {suggestion(name, [*valid, *SECTIONS, *SHORT_OPTIONS])}")
+    return values
+
+
+def check(config: RunConfig) -> None:
+    """Check names and ranges.
+
+    Raises:
+        UsageError: A name is unknown, a value is out of its range, or the model or the data is missing.
+    """
+    if not config.task:
+        raise UsageError(f"no task is given; {nearest('', TASKS.names())}")
+    TASKS.check(config.task)
+    STRATEGIES.check(config.strategy.name)
+    if not config.model.name:
+        raise UsageError("no model is given; name a Hub id, a folder or a run: --model NAME")
+    if not config.data.source:
+        raise UsageError("no data is given; name a folder, a file or a Hub id: --data SOURCE")
+    check_values(config)
+
+
+def effective(config: RunConfig) -> dict[str, Any]:
+    """Return the configuration as nested plain values, with only the fields that have an effect in this run."""
+    values = fields.as_dict(config)
+    for section, cls in SECTIONS.items():
+        kept = (field.name for field in dataclasses.fields(cls) if has_effect(field.metadata, config))
+        values[section] = {name: values[section][name] for name in kept}
+    if not values["task_options"]:
+        del values["task_options"]
+    return values
+
+
+def identity(config: RunConfig) -> dict[str, Any]:
+    """Return what makes two configurations the same: the effective fields without `IDENTITY_EXCLUDES`."""
+    values = effective(config)
+    for name in IDENTITY_EXCLUDES:
+        section, _, key = name.partition(".")
+        (values[section] if key else values).pop(key or section, None)
+    return values
+
+
+def has_effect(metadata: Mapping[str, Any], config: RunConfig) -> bool:
+    """Tell whether a field with this metadata has an effect in the run."""
+    strategies, tasks = metadata["strategies"], metadata["tasks"]
+    return (not strategies or config.strategy.name in strategies) and (not tasks or config.task in tasks)
+
+
+def without_effect(config: RunConfig, names: Sequence[str]) -> dict[str, str]:
+    """Return those of the named options that have no effect in the run, each with the reason."""
+    reasons: dict[str, str] = {}
+    for name in names:
+        section, _, key = name.partition(".")
+        if section not in SECTIONS or not key:
+            continue
+        metadata = {field.name: field.metadata for field in dataclasses.fields(SECTIONS[section])}[key]
+        if not has_effect(metadata, config):
+            by_task = metadata["tasks"] and config.task not in metadata["tasks"]
+            kind, chosen = ("task", config.task) if by_task else ("strategy", config.strategy.name)
+            valid = ", ".join(metadata["tasks"] if by_task else metadata["strategies"])
+            reasons[name] = f"{kind} {chosen!r} (it has with: {valid})"
+    return reasons
+
+
+def _refuse_without_effect(config: RunConfig, values: Mapping[str, Any]) -> None:
+    given = [name for name, value in values.items() if value is not None]
+    for name, reason in without_effect(config, given).items():
+        raise UsageError(f"option {name!r} (given: {values[name]!r}) has no effect with {reason}; leave it out")
+    for name in values.get("task_options", {}):
+        if name not in fields.TASK_OPTIONS.get(config.task, ()):
+            raise UsageError(f"option 'task_options.{name}' has no effect in task {config.task!r}; leave it out")
+
+
+def _from_file(path: str, named: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a YAML file, less those which a strategy named elsewhere makes meaningless."""
+    content = _read_yaml(path)
+    where = f" in {path}"
+    if content.pop("record", None) is not None and content.pop("out", None) is not None and "out" not in named:
+        logger.info("%s records a run: its folder is left alone, --out names another one", path)
+    values = typed(flatten(content, where), where)
+    if "strategy.name" not in named:
+        return values
+    config = fields.replace(RunConfig(), {**values, **named})
+    dropped = {name for name in values if name.startswith("strategy.")}
+    dropped |= set(without_effect(config, [name for name in values if values[name] is not None]))
+    told = sorted(dropped - {"strategy.name"} - set(named))
+    if told:
+        logger.info("strategy %r is named, so these options of %s are left out: %s", named["strategy.name"], path,
+                    ", ".join(told))
+    return {name: value for name, value in values.items() if name not in dropped}
+
+
+def _read_yaml(path: str) -> dict[str, Any]:
+    try:
+        with open(path, encoding="utf-8") as file:
+            content = yaml.safe_load(file)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise UsageError(f"--config {path!r} cannot be read: {reason}") from error
+    except yaml.YAMLError as error:
+        raise UsageError(f"--config {path!r} is not YAML: {one_line(str(error))}") from error
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise UsageError(f"--config {path!r} holds no options; write lines such as 'strategy: lora'")
+    return content

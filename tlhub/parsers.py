@@ -1,0 +1,226 @@
+"""The command line's options, made of the fields of the configuration by jsonargparse."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, get_type_hints
+
+from jsonargparse import ArgumentError, ArgumentParser
+
+from tlhub.config import SECTIONS, SHORT_OPTIONS, RunConfig
+from tlhub.errors import UsageError
+
+_KIND_WORDS = {"str": "text (in YAML, quote it)", "int": "a whole number", "float": "a number",
+               "bool": "true or false", "list[str]": "a list of names"}
+_RUN_OPTIONS = ("task_options", "out", "seed")
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """One command of `tlhub`: what it is for, and which arguments and options it takes.
+
+    Args:
+        name: The words that call it, such as `finetune`.
+        words: What it does.
+        positionals: Names of the arguments with their help; a name that ends in `?` may be missing, one that ends in
+            `+` takes several.
+        sections: Sections of the configuration whose fields are options.
+        run_options: Fields of the run itself that are options.
+        actions: Further options with their help; a name that ends in `=` takes a text, the others are switches.
+    """
+
+    name: str
+    words: str
+    positionals: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    sections: tuple[str, ...] = ()
+    run_options: tuple[str, ...] = ()
+    actions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def short_options(self) -> dict[str, str]:
+        """Those short options whose fields are options of this command, with their full names."""
+        valid = (*self.sections, *self.run_options)
+        return {short: full for short, full in SHORT_OPTIONS.items() if full.partition(".")[0] in valid}
+
+    def option_names(self) -> tuple[str, ...]:
+        """Return the names of the options, without those of single tasks."""
+        actions = (name.rstrip("=") for name in (*self.actions, *_COMMON))
+        return (*self.short_options, *_dotted(self.sections), *self.run_options, *actions)
+
+    def parser(self) -> ArgumentParser:
+        """Return the parser, with one option for each field."""
+        parser = ArgumentParser(prog=f"tlhub {self.name}", exit_on_error=False, allow_abbrev=False, default_env=False,
+                                description=self.words + _short_words(self.short_options))
+        for name, words in self.positionals.items():
+            many = {"nargs": name[-1]} if name[-1] in "?+" else {}
+            parser.add_argument(name.rstrip("?+"), help=words, **({"type": str} | many))
+        for name, words in {**self.actions, **_COMMON}.items():
+            kind: dict[str, Any] = {"type": str} if name.endswith("=") else {"action": "store_true"}
+            parser.add_argument(f"--{name.rstrip('=')}", help=words, **kind)
+        for section in self.sections:
+            cls = SECTIONS[section]
+            group = parser.add_argument_group(f"{section}: {(cls.__doc__ or '').splitlines()[0]}")
+            _add_fields(group, cls, f"{section}.", tuple(field.name for field in dataclasses.fields(cls)))
+        if self.run_options:
+            _add_fields(parser.add_argument_group("run"), RunConfig, "", self.run_options)
+        return parser
+
+    def arguments(self, argv: Sequence[str]) -> dict[str, Any]:
+        """Return what a command line names: arguments, options by section, and switches; no defaults.
+
+        Args:
+            argv: What follows the command's name.
+
+        Raises:
+            UsageError: An option is unknown, lacks its value or has a value of the wrong type.
+            SystemExit: After `--help`.
+        """
+        tokens = _listed([self._rewritten(token) for token in argv])
+        try:
+            given = self.parser().parse_args(tokens, defaults=False)
+        except ArgumentError as error:
+            found = re.search(r'key "([^"]+)".*(?:Given|Got) value: (.*)', str(error), re.DOTALL)
+            raise UsageError(_wrong_type(*found.groups()) if found
+                             else f"tlhub {self.name}: {one_line(str(error))}") from error
+        values: dict[str, Any] = given.as_dict()
+        return values
+
+    def _rewritten(self, token: str) -> str:
+        """Return a token with a short option in full, after checking that the option exists."""
+        if not token.startswith("--") or token == "--":
+            return token
+        name, equals, value = token[2:].partition("=")
+        full = self.short_options.get(name, name)
+        task_option = full.startswith("task_options.") and "task_options" in self.run_options
+        if full not in (*self.option_names(), "help") and not task_option:
+            known = [f"--{option}" for option in self.option_names()]
+            raise UsageError(f"option '--{name}' is not known to 'tlhub {self.name}'; {suggestion(f'--{name}', known)}")
+        return f"--{full}{equals}{value}"
+
+
+_COMMON = {"debug": "show tracebacks"}
+
+FINETUNE = Command(
+    "finetune", "Adapt a checkpoint to a data set.",
+    {"task?": "what is predicted, such as image-classification"}, tuple(SECTIONS), _RUN_OPTIONS,
+    {"config=": "YAML file to start from; options on the command line win",
+     "overwrite": "replace a finished or different run in --out"})
+
+
+def option_names() -> tuple[str, ...]:
+    """Return the full names of all options of a run, without those of single tasks."""
+    return ("task", *_RUN_OPTIONS, *_dotted(tuple(SECTIONS)))
+
+
+def typed(values: Mapping[str, Any], where: str = "") -> dict[str, Any]:
+    """Return options by full name with values of the fields' types.
+
+    Args:
+        values: Options by full name, those of single tasks as `task_options.<name>`.
+        where: Appended to messages, such as ` in run.yaml`.
+
+    Raises:
+        UsageError: A value has the wrong type.
+    """
+    parser = FINETUNE.parser()
+    result: dict[str, Any] = {}
+    task_options: dict[str, Any] = {}
+    for name, value in values.items():
+        if name.startswith("task_options."):
+            task_options[name.partition(".")[2]] = value
+            continue
+        try:
+            result[name] = parser.parse_object({name: _as_list(name, value)}, defaults=False)[name]
+        except ArgumentError as error:
+            raise UsageError(_wrong_type(name, value, where)) from error
+    return {**result, "task_options": task_options} if task_options else result
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """Return words that name the closest of the known options.
+
+    Args:
+        name: What was written, with its leading dashes if the known names have them.
+        known: Full and short names; the last part of a name (`rank` of `strategy.rank`) counts as well.
+    """
+    names = list(dict.fromkeys(known))
+    dashes = "--" if name.startswith("--") else ""
+    wanted = name.replace("-", "_") if not dashes else dashes + name[2:].replace("-", "_")
+    by_leaf = {dashes + option.lstrip("-").rpartition(".")[2]: option for option in reversed(names)}
+    by_leaf.update({option: option for option in names})
+    for written in (wanted, dashes + wanted.lstrip("-").rpartition(".")[2]):
+        close = difflib.get_close_matches(written, by_leaf, n=1, cutoff=0.7)
+        if close:
+            return f"did you mean {by_leaf[close[0]]!r}?"
+    return "--help lists the options"
+
+
+def one_line(text: str) -> str:
+    """Return the text with line breaks and repeated spaces as single spaces."""
+    return " ".join(text.split())
+
+
+def _dotted(sections: Sequence[str]) -> list[str]:
+    return [f"{section}.{field.name}" for section in sections for field in dataclasses.fields(SECTIONS[section])]
+
+
+def _short_words(short: Mapping[str, str]) -> str:
+    return " Short options: " + ", ".join(f"--{name} for --{full}" for name, full in short.items()) + "." if short else ""
+
+
+def _add_fields(group: Any, cls: type, prefix: str, names: Sequence[str]) -> None:
+    hints = get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        if field.name in names:
+            default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+            group.add_argument(f"--{prefix}{field.name}", type=hints[field.name], default=default,
+                               help=_help(field.metadata))
+
+
+def _help(metadata: Mapping[str, Any]) -> str:
+    words = str(metadata["help"])
+    if metadata["choices"]:
+        words += "; one of " + ", ".join(metadata["choices"])
+    only = [*metadata["tasks"], *metadata["strategies"]]
+    return words + (f" [only: {', '.join(only)}]" if only else "")
+
+
+def _listed(tokens: Sequence[str]) -> list[str]:
+    """Return the tokens with the comma-separated values of list options in brackets, as the parser reads lists."""
+    result: list[str] = []
+    for token in tokens:
+        name, equals, value = token.partition("=")
+        if equals and _holds_list(name):
+            result.append(f"{name}={_bracketed(value)}")
+        elif result and _holds_list(result[-1]):
+            result.append(_bracketed(token))
+        else:
+            result.append(token)
+    return result
+
+
+def _bracketed(value: str) -> str:
+    return value if value.startswith("[") else f"[{value}]"
+
+
+def _holds_list(name: str) -> bool:
+    section, _, key = name.removeprefix("--").partition(".")
+    return section in SECTIONS and SECTIONS[section].__annotations__.get(key) == "list[str]"
+
+
+def _as_list(name: str, value: Any) -> Any:
+    """Return a comma-separated text, or a tuple, as a list for the fields that hold lists."""
+    if _holds_list(name) and isinstance(value, str) and not value.startswith("["):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return list(value) if _holds_list(name) and isinstance(value, tuple) else value
+
+
+def _wrong_type(name: str, value: Any, where: str = "") -> str:
+    section, _, key = name.partition(".")
+    owner, leaf = (SECTIONS[section], key) if key else (RunConfig, section)
+    kinds = [kind.strip() for kind in str(owner.__annotations__[leaf]).split("|")]
+    words = " or ".join(_KIND_WORDS.get(kind, "null" if kind == "None" else kind) for kind in kinds)
+    return f"option {name!r}{where} is {value!r}, but needs {words}"
