@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -79,9 +80,17 @@ def mlp(widths: Sequence[int], in_features: int, num_labels: int) -> nn.Module:
     """
     sizes = [in_features, *widths]
     layers: list[nn.Module] = []
-    for before, after in zip(sizes, sizes[1:], strict=False):
+    for before, after in itertools.pairwise(sizes):
         layers += [nn.Linear(before, after), nn.ReLU()]
     return nn.Sequential(*layers, nn.Linear(sizes[-1], num_labels))
+
+
+def feature_width(model: PreTrainedModel, kind: str) -> int:
+    """Return the width D of a kind of features."""
+    if kind == "native":
+        return output_layer(model)[1].in_features
+    settings = model.config.to_dict()
+    return int(settings.get("hidden_size") or settings.get("dim") or settings.get("n_embd") or settings["hidden_sizes"][-1])
 
 
 class PooledClassifier(nn.Module):
@@ -97,7 +106,6 @@ class PooledClassifier(nn.Module):
     def __init__(self, model: PreTrainedModel, kind: str, head: nn.Module) -> None:
         super().__init__()
         self.kind = kind
-        self.head = head
         self.config = model.config
         if kind == "native":
             name, _ = output_layer(model)
@@ -105,6 +113,7 @@ class PooledClassifier(nn.Module):
             self.backbone = model
         else:
             self.backbone = drop_pooler(model.base_model)
+        self.head = head
 
     def forward(self, **inputs: torch.Tensor) -> SequenceClassifierOutput:
         """Return the logits (B, classes) for the model's keyword arguments."""

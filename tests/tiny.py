@@ -1,0 +1,172 @@
+"""Tiny random checkpoints, laid out in a folder as real ones are, with processors made in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import tlhub  # noqa: F401  (its stand-ins let image processors import where torchvision does not fit torch)
+
+# isort: split
+import torch
+import transformers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+
+SIZE = 32
+HIDDEN = 16
+WORDS = (
+    "a the good bad fine poor great awful film book day night sun rain is was very not red green blue cat dog runs "
+    "sleeps what who where when how many city name number person of in and"
+).split()
+TEXT_KINDS = ("bert", "roberta", "distilbert", "gpt2")
+IMAGE_KINDS = ("vit", "resnet", "convnextv2", "swin")
+
+
+def word_pieces() -> transformers.PreTrainedTokenizerFast:
+    """Return a WordPiece tokenizer over a few words and every letter, with BERT's special tokens."""
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789.,!?"
+    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS[1:], *letters, *("##" + letter for letter in letters)]
+    vocabulary = {name: index for index, name in enumerate(names)}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]",
+        mask_token="[MASK]", model_max_length=64, model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+    )
+
+
+def byte_pairs() -> transformers.PreTrainedTokenizerFast:
+    """Return a byte-level BPE tokenizer with an end of text and no padding token, as GPT-2's is."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, special_tokens=["<|endoftext|>"], show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )
+    tokenizer.train_from_iterator([" ".join(WORDS)] * 4, trainer)
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<|endoftext|>", bos_token="<|endoftext|>", unk_token="<|endoftext|>",
+        model_max_length=64, model_input_names=["input_ids", "attention_mask"],
+    )
+
+
+def image_processor(kind: str = "vit") -> Any:
+    """Return an image processor for 32 pixels, of the class that the architecture comes with."""
+    mean, deviation = [0.5, 0.4, 0.3], [0.2, 0.25, 0.3]
+    if kind in ("vit", "swin"):
+        return transformers.ViTImageProcessor(
+            size={"height": SIZE, "width": SIZE}, image_mean=mean, image_std=deviation
+        )
+    return transformers.ConvNextImageProcessor(
+        size={"shortest_edge": SIZE}, crop_pct=0.875, image_mean=mean, image_std=deviation
+    )
+
+
+def configuration(kind: str, **changes: Any) -> Any:
+    """Return the configuration of a tiny model.
+
+    Args:
+        kind: One of `TEXT_KINDS` or `IMAGE_KINDS`.
+        changes: Fields to set otherwise.
+    """
+    encoder = {"hidden_size": HIDDEN, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    text = {"vocab_size": len(word_pieces()), "max_position_embeddings": 70, "pad_token_id": 0}
+    makers: dict[str, tuple[Any, dict[str, Any]]] = {
+        "bert": (transformers.BertConfig, encoder | text),
+        "roberta": (transformers.RobertaConfig, encoder | text | {"type_vocab_size": 2, "bos_token_id": 2,
+                                                                 "eos_token_id": 3}),
+        "distilbert": (transformers.DistilBertConfig,
+                       text | {"dim": HIDDEN, "n_layers": 2, "n_heads": 2, "hidden_dim": 32}),
+        "gpt2": (transformers.GPT2Config, {"vocab_size": 300, "n_embd": HIDDEN, "n_layer": 2, "n_head": 2,
+                                           "n_positions": 70, "bos_token_id": 0, "eos_token_id": 0}),
+        "vit": (transformers.ViTConfig, encoder | {"image_size": SIZE, "patch_size": 8}),
+        "resnet": (transformers.ResNetConfig, {"embedding_size": 8, "hidden_sizes": [8, HIDDEN], "depths": [2, 1],
+                                               "layer_type": "basic"}),
+        "convnextv2": (transformers.ConvNextV2Config, {"hidden_sizes": [8, HIDDEN], "depths": [1, 2], "num_stages": 2,
+                                                       "image_size": SIZE}),
+        "swin": (transformers.SwinConfig, {"image_size": SIZE, "patch_size": 4, "embed_dim": 8, "depths": [1, 2],
+                                           "num_heads": [1, 2], "window_size": 4}),
+    }
+    make, fields = makers[kind]
+    return make(**{**fields, **changes})
+
+
+def processor(kind: str) -> Any:
+    """Return the processor that goes with a kind of model."""
+    if kind in IMAGE_KINDS:
+        return image_processor(kind)
+    return byte_pairs() if kind == "gpt2" else word_pieces()
+
+
+def model(kind: str, labels: Sequence[str] | None = None, *, seed: int = 0, **changes: Any) -> Any:
+    """Return a tiny random model, larger in spread than a fresh one so that outputs differ between inputs.
+
+    Args:
+        kind: One of `TEXT_KINDS` or `IMAGE_KINDS`.
+        labels: Names for a classifier; None for the backbone alone.
+        seed: Seed of the weights.
+        changes: Fields of the configuration to set otherwise.
+    """
+    settings = configuration(kind, **changes)
+    automatic = transformers.AutoModel
+    if labels is not None:
+        settings.id2label = dict(enumerate(labels))
+        settings.label2id = {name: index for index, name in enumerate(labels)}
+        automatic = auto_model(kind)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        made = automatic.from_config(settings)
+        with torch.no_grad():
+            for name, tensor in [*made.named_parameters(), *made.named_buffers()]:
+                if tensor.is_floating_point() and tensor.dim() > 1:
+                    tensor.normal_(0.0, 0.2)
+                elif name.endswith("running_mean"):
+                    tensor.normal_(0.0, 0.1)
+    return made.eval()
+
+
+def auto_model(kind: str) -> Any:
+    """Return transformers' auto class for classifiers of this kind."""
+    return getattr(transformers, auto_names(kind)[0])
+
+
+def auto_names(kind: str) -> tuple[str, str]:
+    """Return the names of the auto classes of model and processor."""
+    if kind in IMAGE_KINDS:
+        return "AutoModelForImageClassification", "AutoImageProcessor"
+    return "AutoModelForSequenceClassification", "AutoTokenizer"
+
+
+def checkpoint(folder: Path, kind: str, labels: Sequence[str] | None = None, *, seed: int = 0, **changes: Any) -> Path:
+    """Save a tiny model with its processor as a plain checkpoint, and return the folder.
+
+    Args:
+        folder: Where to save.
+        kind: One of `TEXT_KINDS` or `IMAGE_KINDS`.
+        labels: Names for a classifier; None for the backbone alone.
+        seed: Seed of the weights.
+        changes: Fields of the configuration to set otherwise.
+    """
+    model(kind, labels, seed=seed, **changes).save_pretrained(folder)
+    processor(kind).save_pretrained(folder)
+    return folder
+
+
+def inputs(kind: str, examples: int = 4, seed: int = 0) -> dict[str, torch.Tensor]:
+    """Return a batch of a model's keyword arguments, the texts of different lengths."""
+    generator = torch.Generator().manual_seed(seed)
+    if kind in IMAGE_KINDS:
+        return {"pixel_values": torch.randn(examples, 3, SIZE, SIZE, generator=generator)}
+    texts = [" ".join(WORDS[(3 * row + column) % len(WORDS)] for column in range(2 + row)) for row in range(examples)]
+    tokenizer = processor(kind)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    batch = dict(tokenizer(texts, padding=True, return_tensors="pt"))
+    if kind in ("roberta", "distilbert"):
+        batch.pop("token_type_ids", None)
+    return batch

@@ -1,0 +1,151 @@
+"""The files beside saved adapters: labels, loading lines and the base's weights."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from safetensors.torch import save_file
+from transformers import PreTrainedTokenizerBase
+from transformers.image_processing_base import ImageProcessingMixin
+
+from tlhub.errors import CheckpointError
+
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+LABELS = "labels.json"
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What a saved adapter needs to know of its base.
+
+    Attributes:
+        label_names: The labels by class index.
+        base: The base's Hub id or folder.
+        revision: The commit of a Hub base.
+        base_weight_hash: SHA-256 over the base's safetensors files.
+        auto_model: transformers' class that makes the base.
+    """
+
+    label_names: tuple[str, ...]
+    base: str
+    revision: str | None
+    base_weight_hash: str
+    auto_model: str
+
+
+def write_labels(folder: Path, labels: Labels) -> None:
+    """Write `labels.json`."""
+    (folder / LABELS).write_text(json.dumps(asdict(labels), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_labels(folder: Path) -> Labels:
+    """Read `labels.json`.
+
+    Raises:
+        CheckpointError: It is missing or damaged.
+    """
+    try:
+        values = json.loads((folder / LABELS).read_text(encoding="utf-8"))
+        return Labels(**{**values, "label_names": tuple(values["label_names"])})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{str(folder)!r} holds an adapter without a readable {LABELS} ({type(error).__name__}); "
+            "give the model/ folder of a tlhub run, or merge the adapter into its base first"
+        ) from error
+
+
+def auto_processor_of(processor: Any) -> str:
+    """Return the name of transformers' auto class that loads this processor."""
+    if isinstance(processor, PreTrainedTokenizerBase):
+        return "AutoTokenizer"
+    return "AutoImageProcessor" if isinstance(processor, ImageProcessingMixin) else "AutoFeatureExtractor"
+
+
+def write_readme(folder: Path, labels: Labels, processor: Any, *, embedded: bool) -> None:
+    """Write README.md with the lines that load the model by transformers and peft alone.
+
+    Args:
+        folder: The saved folder.
+        labels: What it says of the base.
+        processor: The processor that was saved.
+        embedded: Whether the base's weights lie in the folder.
+    """
+    kind = auto_processor_of(processor)
+    where = f"`{labels.base}`" + (f" at revision `{labels.revision}`" if labels.revision else "")
+    lines = [
+        "# Adapter", "", f"A PEFT adapter with its trained head over {where} (weights: SHA-256",
+        f"`{labels.base_weight_hash}`). To load it, in this folder:", "", "```python",
+    ]
+    if embedded:
+        lines += [
+            f"from transformers import {labels.auto_model}, {kind}", "",
+            'folder = "."', f"model = {labels.auto_model}.from_pretrained(folder)",
+            f"processor = {kind}.from_pretrained(folder)",
+        ]
+    else:
+        lines += [
+            "import json", "", "from peft import PeftModel", f"from transformers import {labels.auto_model}, {kind}",
+            "", 'folder = "."', f'names = json.load(open(f"{{folder}}/{LABELS}", encoding="utf-8"))["label_names"]',
+            f"base = {labels.auto_model}.from_pretrained(", f"    {labels.base!r},", f"    revision={labels.revision!r},",
+            '    dtype="float32",', "    ignore_mismatched_sizes=True,", "    num_labels=len(names),",
+            "    id2label=dict(enumerate(names)),", "    label2id={name: index for index, name in enumerate(names)},",
+            ")", "model = PeftModel.from_pretrained(base, folder).eval()",
+            f"processor = {kind}.from_pretrained(folder)",
+        ]
+        if kind == "AutoTokenizer":
+            lines.append("model.config.pad_token_id = processor.pad_token_id")
+    (folder / "README.md").write_text("\n".join([*lines, "```", ""]), encoding="utf-8")
+
+
+def link_base(source: Path, folder: Path, head: dict[str, tuple[int, ...]]) -> None:
+    """Put the base's weights into `folder`: linked where the file system can, otherwise copied.
+
+    A file whose old head has another shape than the trained one is written anew without it, since transformers would
+    refuse to load it.
+
+    Args:
+        source: The base's folder.
+        folder: The folder of the adapter.
+        head: Names and shapes of the head's tensors.
+    """
+    for path in sorted(source.glob("*.safetensors")):
+        target = folder / path.name
+        target.unlink(missing_ok=True)
+        if dropped := _misfits(path, head):
+            with safe_open(path, framework="pt") as file:
+                kept = {name: file.get_tensor(name) for name in file.keys() if name not in dropped}  # noqa: SIM118
+            save_file(kept, target, metadata={"format": "pt"})
+            continue
+        try:
+            os.link(path.resolve(), target)
+        except OSError:
+            shutil.copyfile(path, target)
+    for path in source.glob("*.safetensors.index.json"):
+        _write_index(path, folder)
+
+
+def _misfits(path: Path, head: dict[str, tuple[int, ...]]) -> set[str]:
+    with safe_open(path, framework="pt") as file:
+        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    return {
+        name
+        for name, shape in shapes.items()
+        for own, wanted in head.items()
+        if (own == name or own.endswith("." + name) or name.endswith("." + own)) and shape != wanted
+    }
+
+
+def _write_index(path: Path, folder: Path) -> None:
+    index = json.loads(path.read_text(encoding="utf-8"))
+    present: set[str] = set()
+    for file_name in set(index["weight_map"].values()):
+        with safe_open(folder / file_name, framework="pt") as file:
+            present |= set(file.keys())
+    index["weight_map"] = {name: where for name, where in index["weight_map"].items() if name in present}
+    (folder / path.name).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")

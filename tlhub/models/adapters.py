@@ -1,0 +1,290 @@
+"""Adapters by PEFT: putting them on, saving them so that plain transformers and peft load them, merging them."""
+
+from __future__ import annotations
+
+import copy
+import math
+import warnings
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import peft
+import torch
+import transformers
+from peft import PeftModel
+from peft.utils import get_peft_model_state_dict
+from safetensors.torch import save_file
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from tlhub.config import StrategyConfig
+from tlhub.errors import CheckpointError, UsageError
+from tlhub.models.adapter_files import ADAPTER_WEIGHTS, Labels, link_base, read_labels, write_labels, write_readme
+from tlhub.models.adapter_targets import choose_targets, match_targets, modules_beside
+from tlhub.models.loading import LOADING_ERRORS, first_line, quiet, read_settings, seeded, set_labels
+from tlhub.models.origin import Origin, resolve_origin, weight_hash
+from tlhub.seeding import derive
+
+RANDLORA_SCALE = 20
+"""randlora's alpha in ranks, from PEFT's default (640 for rank 32)."""
+START = "pissa_start"
+"""Name of the buffers that keep what PiSSA took out of the base weights."""
+
+
+def add_adapter(
+    model: nn.Module, strategy: StrategyConfig, *, seed: int, new_parameters: Collection[str] = ()
+) -> PeftModel:
+    """Put adapters on a model's blocks; the head and what the checkpoint lacks are trained beside them.
+
+    Args:
+        model: The model; it is changed in place and lives on inside the returned one.
+        strategy: Method, rank, scale, dropout and targets.
+        seed: The run's seed; the adapters' start depends on nothing else.
+        new_parameters: Names of the parameters that the checkpoint did not bring.
+
+    Returns:
+        The model with adapters, `requires_grad` set for them and for what is trained beside them.
+
+    Raises:
+        UsageError: The method does not fit the model, or a target is not in it.
+    """
+    method = strategy.method
+    if strategy.targets:
+        targets = match_targets(model, method, strategy.targets)
+    else:
+        targets = choose_targets(model, method, new_parameters)
+    beside = modules_beside(model, new_parameters)
+    modules = dict(model.named_modules())
+    settings = _peft_config(strategy, [modules[name] for name in targets], seed)
+    settings.target_modules = set(targets)
+    settings.modules_to_save = beside
+    with seeded(derive(seed, "adapter")), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            adapted = peft.get_peft_model(model, settings, autocast_adapter_dtype=False)
+        except (ValueError, TypeError, NotImplementedError, RuntimeError, AssertionError, AttributeError) as error:
+            raise UsageError(
+                f"strategy.method {method!r} of rank {strategy.rank} cannot adapt {type(model).__name__}: "
+                f"{first_line(error)}; take another method or rank"
+            ) from error
+    if method == "pissa":
+        _keep_start(adapted)
+    return adapted
+
+
+def _peft_config(strategy: StrategyConfig, layers: list[nn.Module], seed: int) -> Any:
+    method, rank, dropout = strategy.method, strategy.rank, strategy.adapter_dropout
+    alpha = strategy.alpha if strategy.alpha is not None else rank
+    transposed = {"fan_in_fan_out": all(isinstance(layer, Conv1D) for layer in layers)}
+    if method in ("lora", "dora", "rslora", "pissa"):
+        return peft.LoraConfig(
+            r=rank, lora_alpha=alpha, lora_dropout=dropout, use_dora=method == "dora", use_rslora=method == "rslora",
+            init_lora_weights="pissa" if method == "pissa" else True, **transposed,
+        )
+    if method == "adalora":
+        # Without a budget schedule every rank is kept: this is the parametrisation by singular values alone.
+        return peft.AdaLoraConfig(
+            init_r=rank, target_r=rank, lora_alpha=alpha, lora_dropout=dropout, total_step=1, **transposed
+        )
+    if method in ("loha", "lokr"):
+        kind = peft.LoHaConfig if method == "loha" else peft.LoKrConfig
+        return kind(r=rank, alpha=alpha, module_dropout=dropout)
+    if method == "vera":
+        key = derive(seed, "projection") % 2**31
+        return peft.VeraConfig(r=rank, vera_dropout=dropout, projection_prng_key=key, **transposed)
+    if method == "randlora":
+        key = derive(seed, "projection") % 2**31
+        scale = strategy.alpha if strategy.alpha is not None else RANDLORA_SCALE * rank
+        return peft.RandLoraConfig(
+            r=rank, randlora_alpha=scale, randlora_dropout=dropout, projection_prng_key=key, **transposed
+        )
+    if method == "oft":
+        return peft.OFTConfig(r=0, oft_block_size=_block_size(layers, rank), module_dropout=dropout)
+    if method == "boft":
+        return peft.BOFTConfig(boft_block_size=_block_size(layers, rank), boft_block_num=0, boft_dropout=dropout)
+    return peft.IA3Config(feedforward_modules=[], **transposed)
+
+
+def _block_size(layers: list[nn.Module], rank: int) -> int:
+    """Return the largest power of two up to `rank` that divides every layer's inputs: orthogonal blocks tile them."""
+    inputs = [
+        layer.in_channels * math.prod(layer.kernel_size) if isinstance(layer, nn.Conv2d) else layer.in_features
+        for layer in layers
+        if isinstance(layer, (nn.Linear, nn.Conv2d))
+    ]
+    size = 1
+    while size * 2 <= rank and all(width % (size * 2) == 0 for width in inputs):
+        size *= 2
+    return size
+
+
+def _keep_start(model: PeftModel) -> None:
+    """Keep PiSSA's first factors, so that a saved adapter can be given relative to the untouched base."""
+    for module in model.modules():
+        if isinstance(module, peft.tuners.lora.LoraLayer) and "default" in module.lora_A:
+            for letter, factors in (("A", module.lora_A), ("B", module.lora_B)):
+                start = factors["default"].weight.detach().clone()
+                module.register_buffer(f"{START}_{letter}", start, persistent=False)
+
+
+def save_adapter(
+    model: PeftModel, processor: Any, folder: Path, *, origin: Origin, save_base: bool, label_names: tuple[str, ...]
+) -> None:
+    """Save adapters, head and processor so that plain transformers and peft load them.
+
+    Over a local base the folder gets config.json and the base weights (linked where the file system can), and
+    `AutoModelFor….from_pretrained(folder)` gives the whole model. Over a Hub base, or without `save_base`, it gets a
+    README.md with the lines that load it. Both have `labels.json` with the labels and the base's hash.
+
+    Args:
+        model: The model with adapters.
+        processor: Its processor.
+        folder: Where to save; made if need be.
+        origin: The checkpoint under the adapters.
+        save_base: Whether a local base is kept beside the adapters.
+        label_names: The labels by class index.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    base = model.get_base_model()
+    settings = copy.deepcopy(model.peft_config["default"])
+    state = get_peft_model_state_dict(model, save_embedding_layers=False)
+    if settings.peft_type == peft.PeftType.LORA and settings.init_lora_weights == "pissa":
+        state = _without_start(model, state)
+        settings.r, settings.lora_alpha, settings.init_lora_weights = 2 * settings.r, 2 * settings.lora_alpha, True
+    stacked = (origin.folder / "adapter_config.json").exists()
+    settings.base_model_name_or_path = origin.name if origin.kind == "hub" else str(origin.folder)
+    settings.revision = origin.revision
+    settings.inference_mode = True
+    settings.save_pretrained(str(folder))
+    weights = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}
+    save_file(weights, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+    processor.save_pretrained(folder)
+    labels = Labels(label_names, origin.name, origin.revision, origin.weight_hash, auto_model_of(base))
+    write_labels(folder, labels)
+    if stacked or (origin.kind == "local" and save_base):
+        set_labels(base.config, label_names)
+        base.config.architectures = [type(base).__name__]
+        base.config.dtype = torch.float32
+        base.config.save_pretrained(folder)
+        with plain_folder(origin, labels.auto_model) as source:
+            link_base(source, folder, _shapes_beside(base, settings.modules_to_save or []))
+    write_readme(folder, labels, processor, embedded=(folder / "config.json").exists())
+
+
+def _without_start(model: PeftModel, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return a LoRA of twice the rank that equals PiSSA's change of the untouched base: B A - B0 A0 = [B, -B0][A; A0].
+
+    Meng, Wang and Zhang (2024), "PiSSA", appendix on the equivalent conversion.
+    """
+    starts = dict(model.named_buffers())
+    whole = {}
+    for name, tensor in state.items():
+        path, _, rest = name.rpartition(".lora_")
+        if rest.startswith("A"):
+            whole[name] = torch.cat([tensor, starts[f"{path}.{START}_A"]], dim=0)
+        elif rest.startswith("B"):
+            whole[name] = torch.cat([tensor, -starts[f"{path}.{START}_B"]], dim=1)
+        else:
+            whole[name] = tensor
+    return whole
+
+
+def _shapes_beside(base: nn.Module, beside: Collection[str]) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the head's tensors under the names that they have without adapters."""
+    shapes = {}
+    for name, parameter in base.named_parameters():
+        plain = name.replace(".modules_to_save.default", "")
+        if plain != name and any(plain.startswith(path + ".") for path in beside):
+            shapes[plain] = tuple(parameter.shape)
+    return shapes
+
+
+def auto_model_of(model: nn.Module) -> str:
+    """Return the name of transformers' auto class that makes models of this class.
+
+    Raises:
+        CheckpointError: There is none.
+    """
+    for name in ("AutoModelForSequenceClassification", "AutoModelForImageClassification",
+                 "AutoModelForAudioClassification", "AutoModelForCausalLM"):
+        mapping = getattr(transformers, name)._model_mapping
+        if isinstance(model, PreTrainedModel) and type(model.config) in mapping:
+            made = mapping[type(model.config)]
+            if isinstance(model, made if isinstance(made, tuple) else (made,)):
+                return name
+    raise CheckpointError(f"transformers has no auto class for {type(model).__name__}; it cannot be saved as a plain model")
+
+
+def load_adapter(folder: Path, *, auto_model: str) -> PeftModel:
+    """Load what `save_adapter` wrote, the adapters on their base.
+
+    Args:
+        folder: The saved folder.
+        auto_model: transformers' class for the base.
+
+    Raises:
+        CheckpointError: The base is missing or another one, or a file is damaged.
+    """
+    labels = read_labels(folder)
+    with _base_folder(folder, labels) as (origin, base_folder), quiet():
+        settings = read_settings(origin, auto_model)
+        set_labels(settings, labels.label_names)
+        try:
+            processor_pad = _padding(folder)
+            if processor_pad is not None:
+                settings.pad_token_id = processor_pad
+            base = getattr(transformers, auto_model).from_pretrained(
+                base_folder, config=settings, dtype=torch.float32, use_safetensors=True, local_files_only=True,
+                ignore_mismatched_sizes=True, trust_remote_code=False,
+            )
+            return PeftModel.from_pretrained(base, str(folder), autocast_adapter_dtype=False).eval()
+        except LOADING_ERRORS as error:
+            raise CheckpointError(f"the adapter in {str(folder)!r} cannot be loaded: {first_line(error)}") from error
+
+
+def _padding(folder: Path) -> int | None:
+    if not (folder / "tokenizer_config.json").exists():
+        return None
+    padding: int | None = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False).pad_token_id
+    return padding
+
+
+@contextmanager
+def _base_folder(folder: Path, labels: Labels) -> Iterator[tuple[Origin, Path]]:
+    """Give the base's files: those beside the adapter, without the adapter, or those of the base's own place."""
+    if (folder / "config.json").exists():
+        with TemporaryDirectory() as plain:
+            for path in folder.resolve().iterdir():
+                if path.name == "config.json" or ".safetensors" in path.name and path.name != ADAPTER_WEIGHTS:
+                    (Path(plain) / path.name).symlink_to(path)
+            yield Origin(str(folder), "local", None, weight_hash(Path(plain)), Path(plain)), Path(plain)
+        return
+    origin = resolve_origin(labels.base, labels.revision)
+    if origin.weight_hash != labels.base_weight_hash:
+        raise CheckpointError(
+            f"the base {labels.base!r} of {str(folder)!r} has other weights than those it was trained on "
+            f"({origin.weight_hash[:12]}, then {labels.base_weight_hash[:12]}); restore them"
+        )
+    yield origin, origin.folder
+
+
+@contextmanager
+def plain_folder(origin: Origin, auto_model: str) -> Iterator[Path]:
+    """Give a folder with the origin as one plain checkpoint: adapters merged in where it has some."""
+    if not (origin.folder / "adapter_config.json").exists():
+        yield origin.folder
+        return
+    with TemporaryDirectory() as folder:
+        merged = merge(load_adapter(origin.folder, auto_model=auto_model))
+        merged.save_pretrained(folder)
+        yield Path(folder)
+
+
+def merge(model: PeftModel) -> PreTrainedModel:
+    """Fold adapters and trained head into the plain model, in place, and return it."""
+    merged: PreTrainedModel = model.merge_and_unload()
+    return merged

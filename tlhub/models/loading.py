@@ -1,0 +1,96 @@
+"""What every loading path shares: configurations, their labels and dropout, seeds and silence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+import transformers
+from safetensors import SafetensorError
+from torch import nn
+from transformers import PreTrainedConfig
+
+from tlhub.errors import CheckpointError
+from tlhub.models.origin import Origin
+
+LOADING_ERRORS = (OSError, ValueError, KeyError, RuntimeError, TypeError, ImportError, SafetensorError)
+
+
+def read_settings(origin: Origin, auto_model: str) -> PreTrainedConfig:
+    """Read a checkpoint's configuration and check that `auto_model` has a class for it.
+
+    Raises:
+        CheckpointError: It cannot be read, or its architecture does not do this task.
+    """
+    try:
+        settings: PreTrainedConfig = transformers.AutoConfig.from_pretrained(origin.folder, trust_remote_code=False)
+    except LOADING_ERRORS as error:
+        raise CheckpointError(f"the config.json of {origin.name!r} cannot be used: {first_line(error)}") from error
+    if type(settings) not in getattr(transformers, auto_model)._model_mapping:
+        task = auto_model.removeprefix("AutoModelFor")
+        raise CheckpointError(
+            f"{origin.name!r} is of type {settings.model_type!r}, which transformers has no {task} class for; "
+            "take a checkpoint of another kind"
+        )
+    return settings
+
+
+def set_labels(settings: PreTrainedConfig, label_names: Sequence[str]) -> None:
+    """Write the labels and their number into a model's configuration."""
+    settings.id2label = dict(enumerate(label_names))
+    settings.label2id = {name: index for index, name in enumerate(label_names)}
+    settings.problem_type = "single_label_classification"
+
+
+def labels_of(settings: PreTrainedConfig) -> list[str]:
+    """Return the labels that a configuration names, by class index."""
+    names: dict[int, str] = settings.id2label or {}
+    return [str(names[index]) for index in sorted(names)]
+
+
+def override_dropout(settings: PreTrainedConfig, value: float) -> None:
+    """Set every dropout and stochastic-depth probability of a configuration."""
+    for key, old in settings.to_dict().items():
+        if isinstance(old, (int, float)) and not isinstance(old, bool) and (
+            "dropout" in key or "drop_path" in key or key.endswith("_pdrop")
+        ):
+            setattr(settings, key, value)
+
+
+def override_dropout_modules(model: nn.Module, value: float) -> None:
+    """Set every dropout module's probability; for libraries whose probabilities are no part of the configuration."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.dropout._DropoutNd):
+            module.p = value
+        elif type(module).__name__.endswith("DropPath") and "drop_prob" in vars(module):
+            vars(module)["drop_prob"] = value
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw from `seed` inside the block, and leave the process's generators as they were."""
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence transformers' load report: what a checkpoint lacks is in `Checkpoint.new_parameters`."""
+    level = transformers.logging.get_verbosity()
+    bars = transformers.logging.is_progress_bar_enabled()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers.logging.set_verbosity(level)
+        if bars:
+            transformers.logging.enable_progress_bar()
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error, or its type where it has no words."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
