@@ -24,8 +24,8 @@ class StandIn:
         if fullname not in ("torchaudio._extension", "torchvision._meta_registrations"):
             return None
         built_for_cuda = re.search(r"^__version__ = .*\+cu", version_text(fullname.partition(".")[0]), re.MULTILINE)
-        torch_text = version_text("torch")
-        if not built_for_cuda or not torch_text or re.search(r"^(cuda|hip|xpu)\b[^=\n]*= *['\"]", torch_text, re.MULTILINE):
+        torch = version_text("torch")
+        if not built_for_cuda or not torch or re.search(r"^(cuda|hip|xpu)\b[^=\n]*= *['\"]", torch, re.MULTILINE):
             return None
         return importlib.machinery.ModuleSpec(fullname, self, is_package=fullname.endswith("_extension"))
 

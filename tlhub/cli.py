@@ -80,7 +80,7 @@ def guarded(body: Callable[[], Ending], *, debug: bool) -> int:
         ending = body()
     except SystemExit as exit_:
         ending = Ending(exit_.code if isinstance(exit_.code, int) else 1)
-    except BaseException as error:  # noqa: BLE001 - the exit code has to be right whatever happens
+    except BaseException as error:  # the exit code has to be right whatever happens
         if debug:
             traceback.print_exc()
         ending = _ending(error)

@@ -93,7 +93,7 @@ def launch(script: Sequence[str], num_processes: int) -> Ending:
         try:
             accelerate_launch.launch_command(accelerate_launch.launch_command_parser().parse_args(arguments))
             fallback = Ending(0)
-        except BaseException as error:  # noqa: BLE001 - also the launcher's signal and exit
+        except BaseException as error:  # the launcher's signals and exits too
             fallback = Ending(1, f"the launcher failed: {type(error).__name__}: {error}")
         finally:
             logging.disable(logging.NOTSET)

@@ -73,10 +73,10 @@ def flatten(choices: Mapping[str, Any], where: str = "") -> dict[str, Any]:
                              f"{dataclasses.fields(SECTIONS[name])[0].name!r}")
         else:
             values[SHORT_OPTIONS.get(name, name)] = value
-    valid = option_names()
+    known = (*option_names(), *SECTIONS, *SHORT_OPTIONS)
     for name in values:
-        if name not in valid and not name.startswith("task_options."):
-            raise UsageError(f"option {name!r}{where} is not known; {suggestion(name, [*valid, *SECTIONS, *SHORT_OPTIONS])}")
+        if name not in option_names() and not name.startswith("task_options."):
+            raise UsageError(f"option {name!r}{where} is not known; {suggestion(name, known)}")
     return values
 
 

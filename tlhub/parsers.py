@@ -55,8 +55,8 @@ class Command:
         parser = ArgumentParser(prog=f"tlhub {self.name}", exit_on_error=False, allow_abbrev=False, default_env=False,
                                 description=self.words + _short_words(self.short_options))
         for name, words in self.positionals.items():
-            many = {"nargs": name[-1]} if name[-1] in "?+" else {}
-            parser.add_argument(name.rstrip("?+"), help=words, **({"type": str} | many))
+            many: dict[str, Any] = {"nargs": name[-1]} if name[-1] in "?+" else {}
+            parser.add_argument(name.rstrip("?+"), type=str, help=words, **many)
         for name, words in {**self.actions, **_COMMON}.items():
             kind: dict[str, Any] = {"type": str} if name.endswith("=") else {"action": "store_true"}
             parser.add_argument(f"--{name.rstrip('=')}", help=words, **kind)
@@ -168,7 +168,8 @@ def _dotted(sections: Sequence[str]) -> list[str]:
 
 
 def _short_words(short: Mapping[str, str]) -> str:
-    return " Short options: " + ", ".join(f"--{name} for --{full}" for name, full in short.items()) + "." if short else ""
+    words = ", ".join(f"--{name} for --{full}" for name, full in short.items())
+    return f" Short options: {words}." if short else ""
 
 
 def _add_fields(group: Any, cls: type, prefix: str, names: Sequence[str]) -> None:
