@@ -23,12 +23,15 @@ LAYERS: dict[str, tuple[type[nn.Module], ...]] = {
     "lokr": LINEAR_AND_CONVOLUTION,
     "ia3": EVERY_LAYER,
     "vera": LINEAR_AND_TRANSPOSED,
-    "oft": LINEAR_AND_CONVOLUTION,
+    "oft": LINEAR_ONLY,
     "boft": LINEAR_AND_CONVOLUTION,
     "adalora": LINEAR_AND_TRANSPOSED,
     "randlora": LINEAR_AND_TRANSPOSED,
 }
 """Kinds of layers that each PEFT method adapts. `Conv1D` is GPT-2's linear layer, its weight stored transposed."""
+
+SEQUENCES_ONLY = ("oft",)
+"""Methods whose PEFT code takes every input of four dimensions for that of a convolution."""
 
 
 def choose_targets(model: nn.Module, method: str, new_parameters: Collection[str]) -> list[str]:
@@ -57,7 +60,11 @@ def choose_targets(model: nn.Module, method: str, new_parameters: Collection[str
         and f"{name}.weight" in index
         and names[index[f"{name}.weight"]] not in outside
     ]
-    if not targets:
+    convolutional = any(
+        isinstance(module, nn.Conv2d) and names[index[f"{name}.weight"]] not in outside
+        for name, module in model.named_modules()
+    )
+    if not targets or (convolutional and method in SEQUENCES_ONLY):
         others = ", ".join(sorted(other for other, kinds in LAYERS.items() if kinds is EVERY_LAYER))
         raise UsageError(
             f"strategy.method {method!r} adapts no layer of {type(model).__name__}; these adapt every kind: {others}"

@@ -15,7 +15,7 @@ import peft
 import torch
 import transformers
 from peft import PeftModel
-from peft.utils import get_peft_model_state_dict
+from peft.utils import ModulesToSaveWrapper, get_peft_model_state_dict
 from safetensors.torch import save_file
 from torch import nn
 from transformers import PreTrainedModel
@@ -23,6 +23,7 @@ from transformers.pytorch_utils import Conv1D
 
 from tlhub.config import StrategyConfig
 from tlhub.errors import CheckpointError, UsageError
+from tlhub.models.adapter_conversions import START, name_magnitudes, pissa_as_lora, vera_as_lora
 from tlhub.models.adapter_files import ADAPTER_WEIGHTS, Labels, link_base, read_labels, write_labels, write_readme
 from tlhub.models.adapter_targets import choose_targets, match_targets, modules_beside
 from tlhub.models.loading import LOADING_ERRORS, first_line, quiet, read_settings, seeded, set_labels
@@ -31,8 +32,6 @@ from tlhub.seeding import derive
 
 RANDLORA_SCALE = 20
 """randlora's alpha in ranks, from PEFT's default (640 for rank 32)."""
-START = "pissa_start"
-"""Name of the buffers that keep what PiSSA took out of the base weights."""
 
 
 def add_adapter(
@@ -122,6 +121,11 @@ def _block_size(layers: list[nn.Module], rank: int) -> int:
     return size
 
 
+def is_adapted(model: nn.Module) -> bool:
+    """Return whether adapters are on the model."""
+    return isinstance(model, PeftModel)
+
+
 def _keep_start(model: PeftModel) -> None:
     """Keep PiSSA's first factors, so that a saved adapter can be given relative to the untouched base."""
     for module in model.modules():
@@ -151,10 +155,7 @@ def save_adapter(
     folder.mkdir(parents=True, exist_ok=True)
     base = model.get_base_model()
     settings = copy.deepcopy(model.peft_config["default"])
-    state = get_peft_model_state_dict(model, save_embedding_layers=False)
-    if settings.peft_type == peft.PeftType.LORA and settings.init_lora_weights == "pissa":
-        state = _without_start(model, state)
-        settings.r, settings.lora_alpha, settings.init_lora_weights = 2 * settings.r, 2 * settings.lora_alpha, True
+    state, settings = _portable(model, settings)
     stacked = (origin.folder / "adapter_config.json").exists()
     settings.base_model_name_or_path = origin.name if origin.kind == "hub" else str(origin.folder)
     settings.revision = origin.revision
@@ -175,22 +176,29 @@ def save_adapter(
     write_readme(folder, labels, processor, embedded=(folder / "config.json").exists())
 
 
-def _without_start(model: PeftModel, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return a LoRA of twice the rank that equals PiSSA's change of the untouched base: B A - B0 A0 = [B, -B0][A; A0].
+def _portable(model: PeftModel, settings: Any) -> tuple[dict[str, torch.Tensor], Any]:
+    """Return tensors and configuration that both peft and transformers alone load onto the untouched base.
 
-    Meng, Wang and Zhang (2024), "PiSSA", appendix on the equivalent conversion.
+    PiSSA and VeRA are given as the LoRA that they equal: the first changes the base, the second shares tensors between
+    layers, which transformers cannot put on by itself.
     """
-    starts = dict(model.named_buffers())
-    whole = {}
-    for name, tensor in state.items():
-        path, _, rest = name.rpartition(".lora_")
-        if rest.startswith("A"):
-            whole[name] = torch.cat([tensor, starts[f"{path}.{START}_A"]], dim=0)
-        elif rest.startswith("B"):
-            whole[name] = torch.cat([tensor, -starts[f"{path}.{START}_B"]], dim=1)
-        else:
-            whole[name] = tensor
-    return whole
+    state = get_peft_model_state_dict(model, save_embedding_layers=False)
+    if settings.peft_type == peft.PeftType.VERA:
+        scaled = {
+            name: (layer.vera_A["default"][:, : layer.in_features], layer.vera_B["default"][: layer.out_features],
+                   layer.vera_lambda_d["default"], layer.vera_lambda_b["default"])
+            for name, layer in model.named_modules()
+            if isinstance(layer, peft.tuners.vera.VeraLayer)
+        }
+        plain = peft.LoraConfig(
+            r=settings.r, lora_alpha=settings.r, target_modules=settings.target_modules,
+            modules_to_save=settings.modules_to_save, fan_in_fan_out=settings.fan_in_fan_out,
+        )
+        return vera_as_lora(state, scaled), plain
+    if settings.peft_type == peft.PeftType.LORA and settings.init_lora_weights == "pissa":
+        state = pissa_as_lora(state, dict(model.named_buffers()))
+        settings.r, settings.lora_alpha, settings.init_lora_weights = 2 * settings.r, 2 * settings.lora_alpha, True
+    return name_magnitudes(state), settings
 
 
 def _shapes_beside(base: nn.Module, beside: Collection[str]) -> dict[str, tuple[int, ...]]:
@@ -285,6 +293,12 @@ def plain_folder(origin: Origin, auto_model: str) -> Iterator[Path]:
 
 
 def merge(model: PeftModel) -> PreTrainedModel:
-    """Fold adapters and trained head into the plain model, in place, and return it."""
+    """Fold adapters and trained head into the plain model, in place, and return it.
+
+    The head is put back first, since peft's own way of it fails for several methods where the head is no single layer.
+    """
+    beside = [(name, module) for name, module in model.named_modules() if isinstance(module, ModulesToSaveWrapper)]
+    for name, module in beside:
+        model.set_submodule(name, module.modules_to_save["default"])
     merged: PreTrainedModel = model.merge_and_unload()
     return merged

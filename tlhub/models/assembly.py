@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from tlhub.config import head_widths
-from tlhub.models.checkpoints import Checkpoint, seeded
-from tlhub.models.heads import PooledClassifier, mlp, output_layer, output_parameters, write_output_layer
-from tlhub.seeding import derive
+from tlhub.models.checkpoints import Checkpoint
+from tlhub.models.heads import PooledClassifier, output_layer, output_parameters, write_output_layer
+from tlhub.models.saving import pooled_classifier
 
 
 def with_head(checkpoint: Checkpoint, head: str, *, seed: int) -> nn.Module:
@@ -39,10 +39,7 @@ def with_pooled_head(checkpoint: Checkpoint, kind: str, head: str, *, seed: int)
     Raises:
         UsageError: `head` is neither `linear` nor widths.
     """
-    _, layer = output_layer(checkpoint.model)
-    width = layer.in_features if kind == "native" else feature_width(checkpoint)
-    with seeded(derive(seed, "head")):
-        return PooledClassifier(checkpoint.model, kind, mlp(head_widths(head), width, layer.out_features))
+    return pooled_classifier(checkpoint.model, kind, head_widths(head), seed=seed)
 
 
 def with_linear_head(checkpoint: Checkpoint, kind: str, weight: torch.Tensor,
@@ -66,14 +63,6 @@ def with_linear_head(checkpoint: Checkpoint, kind: str, weight: torch.Tensor,
             linear.bias.copy_(bias)
     model.head = nn.Sequential(linear)
     return model
-
-
-def feature_width(checkpoint: Checkpoint) -> int:
-    """Return the width of the checkpoint's hidden states, from its configuration."""
-    settings = checkpoint.model.config.to_dict()
-    if "hidden_sizes" in settings:
-        return int(settings["hidden_sizes"][-1])
-    return int(checkpoint.model.config.hidden_size)
 
 
 def head_parameters(model: nn.Module) -> Callable[[str], bool]:

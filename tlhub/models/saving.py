@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,13 +10,12 @@ from typing import Any
 
 import torch
 import transformers
-from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PreTrainedModel
 
 from tlhub.errors import CheckpointError
-from tlhub.models.adapters import load_adapter, merge, save_adapter
+from tlhub.models.adapters import is_adapted, load_adapter, merge, save_adapter
 from tlhub.models.heads import PooledClassifier, feature_width, mlp
 from tlhub.models.loading import LOADING_ERRORS, first_line, quiet, read_settings, seeded, set_labels
 from tlhub.models.origin import Origin
@@ -34,20 +34,18 @@ def save_model(
 
     Args:
         model: A model of transformers, one with adapters, or a `PooledClassifier`; adapters over the latter are merged
-            into it, in place.
+            into a copy.
         processor: Its processor.
         folder: Where to save; made if need be.
         origin: The checkpoint that training started from.
         label_names: The labels by class index.
         save_base: Whether a local base is kept beside adapters.
     """
-    if isinstance(model, PeftModel):
-        if not isinstance(model.get_base_model(), PooledClassifier):
-            save_adapter(
-                model, processor, folder, origin=origin, save_base=save_base, label_names=label_names
-            )
+    if is_adapted(model):
+        if not any(isinstance(module, PooledClassifier) for module in model.modules()):
+            save_adapter(model, processor, folder, origin=origin, save_base=save_base, label_names=label_names)
             return
-        model = merge(model)
+        model = merge(copy.deepcopy(model))
     if isinstance(model, PooledClassifier):
         save_pooled(model, processor, folder, label_names=label_names)
     else:
