@@ -1,0 +1,1 @@
+"""Data: read from any source, checked, divided, and encoded for models."""

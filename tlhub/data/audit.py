@@ -1,0 +1,142 @@
+"""What is wrong with the examples: those that cannot be decoded, and those that lie in two splits."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL
+
+from tlhub.data.cache import write_atomically
+from tlhub.data.decode import open_image
+from tlhub.errors import DataError
+
+_PRIORITY = ("test", "validation", "train")
+
+
+@dataclass(frozen=True)
+class BadExample:
+    """An example that is left out, and why."""
+
+    split: str
+    id: str
+    reason: str
+
+
+@dataclass
+class Checked:
+    """The result of looking at every example once.
+
+    Attributes:
+        digests: Hash of each example's content.
+        reasons: Why an example cannot be used; None where it can.
+    """
+
+    digests: list[str]
+    reasons: list[str | None]
+
+
+def check_texts(texts: Sequence[str | None]) -> Checked:
+    """Hash texts, and find those that are missing or empty."""
+    digests = [_digest((text or "").strip().encode()) for text in texts]
+    return Checked(digests, [None if (text or "").strip() else "no text" for text in texts])
+
+
+@dataclass
+class ImageAuditor:
+    """Decodes every image once, and remembers the outcome between runs.
+
+    What is known of a file holds while its size and time of change stay; what is known of a content holds for good.
+
+    Args:
+        memory: The JSON file that remembers; one for each data source.
+    """
+
+    memory: Path
+    _files: dict[str, list[Any]] = field(default_factory=dict)
+    _outcomes: dict[str, str | None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Read what earlier runs found."""
+        try:
+            known = json.loads(self.memory.read_text(encoding="utf-8"))
+            if known["decoder"] == PIL.__version__:
+                self._files, self._outcomes = dict(known["files"]), dict(known["outcomes"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return  # no memory, or a damaged one: everything is decoded again
+
+    def check(self, inputs: Sequence[str | bytes]) -> Checked:
+        """Return hash and outcome of each image, given as a path or its content."""
+        known = len(self._files) + len(self._outcomes)
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            results = list(pool.map(self._look, inputs))
+        if len(self._files) + len(self._outcomes) > known:
+            content = {"decoder": PIL.__version__, "files": self._files, "outcomes": self._outcomes}
+            write_atomically(self.memory, json.dumps(content).encode())
+        return Checked([digest for digest, _ in results], [reason for _, reason in results])
+
+    def _look(self, source: str | bytes) -> tuple[str, str | None]:
+        if isinstance(source, bytes):
+            return self._decode(source)
+        try:
+            facts = os.stat(source)
+            known = self._files.get(source)
+            if known and known[:2] == [facts.st_size, facts.st_mtime_ns] and known[2] in self._outcomes:
+                return known[2], self._outcomes[known[2]]
+            content = Path(source).read_bytes()
+        except OSError as error:
+            return _digest(source.encode()), f"cannot be read ({error.strerror})"
+        digest, reason = self._decode(content)
+        self._files[source] = [facts.st_size, facts.st_mtime_ns, digest]
+        return digest, reason
+
+    def _decode(self, content: bytes) -> tuple[str, str | None]:
+        digest = _digest(content)
+        if digest not in self._outcomes:
+            try:
+                open_image(content)
+                self._outcomes[digest] = None
+            except DataError as error:
+                self._outcomes[digest] = str(error).removeprefix("image ").partition(";")[0]
+        return digest, self._outcomes[digest]
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def keep_apart(values: Mapping[str, Sequence[str] | np.ndarray]) -> dict[str, np.ndarray]:
+    """Find what lies in two splits, and leave it only in the one that is not trained on.
+
+    Args:
+        values: For each split what must not be shared: hashes of examples, or groups.
+
+    Returns:
+        For each split the indices that stay, ascending: all of `test`; of `validation` what is not in `test`; of
+        `train` what is in neither.
+    """
+    seen: set[str] = set()
+    kept: dict[str, np.ndarray] = {}
+    for split in _PRIORITY:
+        if split in values:
+            kept[split] = np.array([index for index, value in enumerate(values[split]) if value not in seen], np.int64)
+            seen.update(values[split])
+    return kept
+
+
+def write_quarantine(path: Path, bad: Sequence[BadExample]) -> None:
+    """Write `quarantine.csv`: one line for each example that was left out, with the reason."""
+    with io.StringIO(newline="") as text:
+        writer = csv.writer(text)
+        writer.writerow(["split", "id", "reason"])
+        writer.writerows([example.split, example.id, example.reason] for example in bad)
+        write_atomically(path, text.getvalue().encode())

@@ -1,0 +1,182 @@
+"""Rows of a table as inputs, labels by name, ids and groups."""
+
+from __future__ import annotations
+
+import bisect
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, overload
+
+import datasets
+import numpy as np
+import pyarrow as pa
+
+from tlhub.data.audit import Checked
+from tlhub.data.columns import Columns
+from tlhub.data.files import file_in
+from tlhub.data.tables import Table
+from tlhub.errors import DataError
+
+
+class StoredBytes(Sequence[bytes]):
+    """Binary values of an Arrow column, read one at a time, so that a memory-mapped table stays on disk.
+
+    Args:
+        column: Binary values without nulls.
+        indices: Which of them, in order, shape (n,).
+    """
+
+    def __init__(self, column: pa.ChunkedArray, indices: np.ndarray) -> None:
+        self._column = column
+        self._indices = indices
+        self._ends = np.cumsum([len(chunk) for chunk in column.chunks]).tolist()
+
+    def __len__(self) -> int:
+        """Return the number of values."""
+        return len(self._indices)
+
+    @overload
+    def __getitem__(self, index: int) -> bytes: ...
+    @overload
+    def __getitem__(self, index: slice) -> StoredBytes: ...
+    def __getitem__(self, index: int | slice) -> bytes | StoredBytes:
+        """Return one value, or a view of several."""
+        if isinstance(index, slice):
+            return StoredBytes(self._column, self._indices[index])
+        position = int(self._indices[index])
+        chunk = bisect.bisect_right(self._ends, position)
+        value: bytes = self._column.chunk(chunk)[position - (self._ends[chunk - 1] if chunk else 0)].as_py()
+        return value
+
+    def take(self, indices: np.ndarray) -> StoredBytes:
+        """Return a view of some values, in the order of `indices`, shape (m,)."""
+        return StoredBytes(self._column, self._indices[indices])
+
+
+@dataclass(frozen=True)
+class Rows:
+    """One split on its way to examples.
+
+    Attributes:
+        inputs: Text, or paths or contents of images.
+        labels: Class names.
+        ids: What each row is called.
+        groups: What is never divided, or None.
+        digests: Hash of each row's content.
+    """
+
+    inputs: Sequence[Any]
+    labels: np.ndarray
+    ids: np.ndarray
+    groups: np.ndarray | None
+    digests: np.ndarray
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.ids)
+
+    def take(self, indices: np.ndarray) -> Rows:
+        """Return some rows, in the order of `indices`, shape (m,)."""
+        if isinstance(self.inputs, StoredBytes):
+            inputs: Sequence[Any] = self.inputs.take(indices)
+        else:
+            inputs = [self.inputs[index] for index in indices.tolist()]
+        groups = None if self.groups is None else self.groups[indices]
+        return Rows(inputs, self.labels[indices], self.ids[indices], groups, self.digests[indices])
+
+
+def make_rows(table: Table, columns: Columns, inputs: Sequence[Any], labels: Sequence[str], checked: Checked) -> Rows:
+    """Put the parts of one split together."""
+    groups = None
+    if columns.group is not None:
+        values = table.rows[columns.group]
+        groups = np.array([f"row {name}" if value is None or str(value).strip() == "" else f"group {value}"
+                           for name, value in zip(table.ids, values, strict=True)], dtype=object)
+    return Rows(inputs, np.array(labels, dtype=object), np.array(table.ids, dtype=object), groups,
+                np.array(checked.digests, dtype=object))
+
+
+def read_texts(table: Table, column: str) -> list[str]:
+    """Return a column as text, missing values as the empty text.
+
+    Raises:
+        DataError: It holds lists or structures.
+    """
+    values = list(table.rows[column])
+    for name, value in zip(table.ids, values, strict=True):
+        if isinstance(value, (list, dict, bytes)):
+            raise DataError(f"{name}: column {column!r} holds a {type(value).__name__}, not text; name the column of the "
+                            "text with --data.text_column")
+    return ["" if value is None else str(value) for value in values]
+
+
+def read_images(table: Table, column: str, root: Path | None) -> Sequence[str | bytes]:
+    """Return a column of images, each as a path within `root` or as the content of a file.
+
+    Raises:
+        DataError: The column holds neither, or a path leads out of the folder.
+    """
+    values = table.rows.with_format("arrow")[:].column(column)
+    stored = values
+    if pa.types.is_struct(values.type) and values.type.get_field_index("bytes") >= 0:
+        stored = pa.chunked_array([chunk.field("bytes") for chunk in values.chunks], type=values.type.field("bytes").type)
+    if _is_binary(stored.type) and stored.null_count == 0:
+        return StoredBytes(stored, np.arange(len(stored)))
+    cells = values.to_pylist()
+    if not (pa.types.is_struct(values.type) or _is_binary(values.type) or pa.types.is_string(values.type)
+            or pa.types.is_large_string(values.type)):
+        raise DataError(f"column {column!r} holds {values.type}, not images or file names; name another with "
+                        "--data.file_column")
+    return [_one_image(cell, root) for cell in cells]
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def _one_image(cell: Any, root: Path | None) -> str | bytes:
+    if isinstance(cell, dict):
+        cell = cell.get("bytes") or cell.get("path")
+    if isinstance(cell, bytes):
+        return cell
+    if not cell or root is None:
+        return b""
+    return str(file_in(root, str(cell).strip()))
+
+
+def read_labels(table: Table, column: str) -> list[str | None]:
+    """Return labels as names: those of the column's classes where it has them; None where a label is missing.
+
+    Raises:
+        DataError: The column holds lists or structures.
+    """
+    feature = table.rows.features[column]
+    values = list(table.rows[column])
+    if isinstance(feature, datasets.ClassLabel):
+        return [feature.names[value] if value is not None and value >= 0 else None for value in values]
+    for name, value in zip(table.ids, values, strict=True):
+        if isinstance(value, (list, dict, bytes)):
+            raise DataError(f"{name}: label column {column!r} holds a {type(value).__name__}; it has to be one class a row")
+    return [_label(value) for value in values]
+
+
+def _label(value: Any) -> str | None:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))  # a column of whole numbers with gaps is read as floating point
+    name = str(value).strip()
+    return None if name == "" or name.lower() == "nan" else name
+
+
+def order_labels(names: set[str], table: Table, column: str) -> tuple[str, ...]:
+    """Return class names in the order of the column's classes, otherwise as numbers where all are, otherwise by name."""
+    feature = table.rows.features[column]
+    if isinstance(feature, datasets.ClassLabel):
+        return tuple(name for name in feature.names if name in names)
+    try:
+        return tuple(sorted(names, key=lambda name: (float(name), name)))
+    except ValueError:
+        return tuple(sorted(names))

@@ -1,0 +1,283 @@
+"""Every form a data set can come in, read to tables of rows, one a split."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+import datasets
+import numpy as np
+
+from tlhub.config import DataConfig
+from tlhub.data.cache import cache_root
+from tlhub.data.files import (
+    FILE_ENDINGS,
+    holds_files,
+    scan_classes,
+    split_folders,
+    split_name,
+    split_tables,
+    tables_in,
+    visible_folders,
+)
+from tlhub.data.tables import TABLE_ENDINGS, Table, first_line, quiet, read_table, read_utf8
+from tlhub.errors import DataError, UsageError, nearest
+
+FILE_COLUMNS = ("file_name", "file", "path", "filename", "image_path", "image")
+_SPLIT_COLUMN = "split"
+_METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set as found.
+
+    Attributes:
+        splits: Tables by split (`train`, `validation`, `test`); a data set that is not divided is `{"all": table}`.
+        root: The folder that file names are relative to; None where rows carry their content.
+        notes: What a user should be told.
+    """
+
+    splits: Mapping[str, Table]
+    root: Path | None
+    notes: tuple[str, ...] = ()
+
+
+def read_source(data: DataConfig, modality: str) -> Source:
+    """Read a data set from a file, a folder, or the Hub.
+
+    Args:
+        data: `source`, and `metadata` and the column names where they are given.
+        modality: `image` or `text`.
+
+    Raises:
+        UsageError: No source is given.
+        DataError: There is nothing there that can be read.
+    """
+    if not data.source:
+        raise UsageError("no data given; name a folder, a file or a Hub id with --data")
+    path = Path(data.source).expanduser()
+    if path.is_file():
+        source = _from_file(path, data)
+    elif path.is_dir():
+        source = _from_folder(path.resolve(), data, modality)
+    else:
+        source = _from_hub(data.source)
+    source = replace(source, splits={name: _undecoded(table) for name, table in source.splits.items()})
+    if set(source.splits) == {"all"}:
+        return _divide(source, data)
+    if data.split_column:
+        raise DataError(f"data.split_column {data.split_column!r} has no effect: '{data.source}' already comes in the "
+                        f"splits {', '.join(source.splits)}; leave the option out")
+    return source
+
+
+def _from_file(path: Path, data: DataConfig) -> Source:
+    if path.suffix.lower() not in TABLE_ENDINGS:
+        raise DataError(f"'{path}' is not a table; give a folder, or a file ending in {', '.join(TABLE_ENDINGS)}")
+    table = read_table([path], path.name, cache_root(data) / "tables")
+    return Source({"all": table}, path.resolve().parent)
+
+
+def _from_folder(root: Path, data: DataConfig, modality: str) -> Source:
+    if (root / "dataset_dict.json").is_file() or (root / "dataset_info.json").is_file():
+        return _from_saved(root)
+    if data.metadata:
+        return _from_metadata(root, data)
+    if modality == "image":
+        if any((root / name).is_file() for name in _METADATA):
+            return _from_metadata(root, data)
+        parts = _split_metadata(root)
+        if parts:
+            return _from_split_metadata(root, parts, data)
+        return _from_classes(root, modality) or _from_tables(root, data) or _from_inner(root, data, modality)
+    return _from_tables(root, data) or _from_classes(root, modality) or _from_inner(root, data, modality)
+
+
+def _from_saved(root: Path) -> Source:
+    try:
+        loaded = datasets.load_from_disk(str(root))
+    except (OSError, ValueError, KeyError, TypeError, datasets.exceptions.DatasetsError) as error:
+        raise DataError(f"saved data set '{root}' cannot be read ({first_line(error)}); save it again") from None
+    splits, notes = _by_split(loaded)
+    return Source(splits, root, notes)
+
+
+def _from_hub(name: str) -> Source:
+    path, _, config = name.partition(":")
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", path) or Path(path).suffix.lower() in TABLE_ENDINGS:
+        parent = Path(name).expanduser().parent
+        beside = [entry.name for entry in parent.iterdir()] if parent.is_dir() else []
+        hint = f" in '{parent}': {nearest(Path(name).name, beside)}" if beside else "; check the path"
+        raise DataError(f"data '{name}' does not exist{hint}")
+    try:
+        with quiet():
+            loaded = datasets.load_dataset(path, config or None)
+    except Exception as error:  # the Hub's client, its network and its readers raise unrelated kinds of errors
+        raise DataError(f"data '{name}' is no file or folder here, and as a Hub data set it cannot be loaded "
+                        f"({type(error).__name__}: {first_line(error)}); check the name or the connection") from None
+    splits, notes = _by_split(loaded)
+    return Source(splits, Path(datasets.config.HF_CACHE_HOME).expanduser().resolve(), notes)
+
+
+def _by_split(loaded: datasets.Dataset | datasets.DatasetDict) -> tuple[dict[str, Table], tuple[str, ...]]:
+    """Name the splits of a loaded data set; a single one counts as not divided."""
+    if isinstance(loaded, datasets.Dataset):
+        return {"all": _numbered(loaded, "row")}, ()
+    if len(loaded) == 1:
+        name, rows = next(iter(loaded.items()))
+        return {split_name(name) or "all": _numbered(rows, name)}, ()
+    splits: dict[str, Table] = {}
+    others = []
+    for name, rows in loaded.items():
+        split = split_name(name)
+        if split is None:
+            others.append(name)
+        elif split in splits:
+            raise DataError(f"split {split!r} is given twice, the second time as {name!r}; keep one")
+        else:
+            splits[split] = _numbered(rows, name)
+    if not splits:
+        raise DataError(f"the splits are named {', '.join(others)}; name them train, validation and test")
+    return splits, (f"splits left out: {', '.join(others)}",) if others else ()
+
+
+def _numbered(rows: datasets.Dataset, name: str) -> Table:
+    return Table(rows, [f"{name}:{number}" for number in range(1, rows.num_rows + 1)])
+
+
+def _from_metadata(root: Path, data: DataConfig) -> Source:
+    """Read the one table that describes the files of a folder."""
+    names = [data.metadata] if data.metadata else [name for name in _METADATA if (root / name).is_file()]
+    path = next((path for name in names for path in (root / name, Path(name).expanduser()) if path.is_file()), None)
+    if path is None:
+        tables = ", ".join(table.name for table in tables_in(root)) or "none"
+        raise DataError(f"data.metadata '{data.metadata}' is not in '{root}'; tables there: {tables}")
+    if path.suffix.lower() not in TABLE_ENDINGS:
+        raise DataError(f"data.metadata '{path}' is not a table; its ending has to be {', '.join(TABLE_ENDINGS)}")
+    source = Source({"all": read_table([path], path.name, cache_root(data) / "tables")}, root)
+    return replace(source, notes=(f"rows and labels come from {path.name}",))
+
+
+def _split_metadata(root: Path) -> dict[str, Path]:
+    return {split: folder / name for split, folder in split_folders(root).items()
+            for name in reversed(_METADATA) if (folder / name).is_file()}
+
+
+def _from_split_metadata(root: Path, parts: Mapping[str, Path], data: DataConfig) -> Source:
+    """Read a metadata table in each split's folder; its file names are relative to that folder."""
+    lacking = [str(folder) for split, folder in split_folders(root).items() if split not in parts]
+    if lacking:
+        raise DataError(f"'{next(iter(parts.values()))}' describes one split, and '{lacking[0]}' has no such table; "
+                        "put a metadata table beside the files of each split, or one above them")
+    splits = {}
+    for split, path in parts.items():
+        folder = path.parent.name
+        table = read_table([path], f"{folder}/{path.name}", cache_root(data) / "tables")
+        column = data.file_column or next((name for name in FILE_COLUMNS if name in table.rows.column_names), None)
+        if column in table.rows.column_names:
+            values = [f"{folder}/{value}" if value else None for value in table.rows[column]]
+            table = table.with_column(str(column), values)
+        splits[split] = table
+    return Source(splits, root, ("rows and labels come from the metadata table of each split",))
+
+
+def _from_classes(root: Path, modality: str) -> Source | None:
+    """Read class folders, within folders of splits or directly."""
+    endings = FILE_ENDINGS[modality]
+    parts = split_folders(root)
+    if not any(holds_files(folder, endings) for folder in parts.values() or [root]):
+        return None
+    others = [folder.name for folder in visible_folders(root) if folder not in parts.values()] if parts else []
+    notes = [f"folders beside the splits are ignored: {', '.join(others)}"] if others else []
+    tables = [table.name for table in tables_in(root)]
+    if tables:
+        notes.append(f"classes come from the folders; {', '.join(tables)} ignored (--data.metadata {tables[0]} uses it)")
+    splits = {}
+    for split, folder in (parts or {"all": root}).items():
+        found = scan_classes(folder, root, endings)
+        if not found.files:
+            raise DataError(f"'{folder}' holds no class folders; lay files out as {folder.name}/<class>/<file>")
+        if found.ignored:
+            notes.append(f"{split}: {found.ignored} files with other endings ignored")
+        columns = {"image" if modality == "image" else "text": found.files, "label": found.labels}
+        if modality == "text":
+            columns["text"] = [read_utf8(root / name) for name in found.files]
+        splits[split] = Table(datasets.Dataset.from_dict(columns), found.files)
+    return Source(splits, root, tuple(notes))
+
+
+def _from_tables(root: Path, data: DataConfig) -> Source | None:
+    """Read a folder of tables named like splits, or with a single table."""
+    folder = root if tables_in(root) or not (root / "data").is_dir() else root / "data"
+    tables = tables_in(folder)
+    if not tables:
+        return None
+    cache_dir = cache_root(data) / "tables"
+    parts = split_tables(tables)
+    if not parts and len(tables) > 1:
+        raise DataError(f"'{folder}' holds the tables {', '.join(table.name for table in tables[:8])}, none named train, "
+                        "validation or test; rename them or give one of them as --data")
+    chosen: Mapping[str, Sequence[Path]] = parts or {"all": tables}
+    splits = {}
+    for split, paths in chosen.items():
+        splits[split] = read_table(paths, paths[0].name if len(paths) == 1 else split, cache_dir)
+    others = [table.name for table in tables if not any(table in paths for paths in chosen.values())]
+    notes = (f"tables not named like a split are ignored: {', '.join(others)}",) if others else ()
+    return Source(splits, folder, notes)
+
+
+def _from_inner(root: Path, data: DataConfig, modality: str) -> Source:
+    """Go down into the only folder there is, as unpacked archives have it."""
+    folders = visible_folders(root)
+    if len(folders) == 1 and split_name(folders[0].name) is None and folders[0].resolve().is_relative_to(root):
+        source = _from_folder(folders[0], data, modality)
+        return replace(source, notes=(f"the data lies in the folder '{folders[0].name}'", *source.notes))
+    found = ", ".join(sorted(entry.name for entry in root.iterdir())[:8]) or "nothing"
+    wanted = "train/<class>/<file>, <class>/<file>, metadata.csv beside the files" if modality == "image" else "train.csv"
+    raise DataError(f"'{root}' holds no {modality} data that is understood (found: {found}); expected {wanted}, "
+                    "tables named train, validation and test, or a saved data set")
+
+
+def _undecoded(table: Table) -> Table:
+    """Keep media columns as bytes and paths: what decodes them, and what fails, is decided here."""
+    rows = table.rows
+    for name, feature in rows.features.items():
+        if isinstance(feature, datasets.Image):
+            rows = rows.cast_column(name, datasets.Image(decode=False))
+        elif isinstance(feature, datasets.Audio):
+            rows = rows.cast_column(name, datasets.Audio(decode=False))
+    return Table(rows, table.ids)
+
+
+def _divide(source: Source, data: DataConfig) -> Source:
+    """Honour a column that names splits, or file names that begin with a split's folder."""
+    table = source.splits["all"]
+    names = table.rows.column_names
+    if data.split_column and data.split_column not in names:
+        raise DataError(f"data.split_column {data.split_column!r} is not in the data; {nearest(data.split_column, names)}")
+    column = data.split_column or (_SPLIT_COLUMN if _SPLIT_COLUMN in names else None)
+    if column:
+        return _divide_by(source, [str(value or "") for value in table.rows[column]], f"column {column!r}")
+    files = data.file_column or next((name for name in FILE_COLUMNS if name in names), None)
+    if source.root is None or files not in names or table.rows.features[files].dtype != "string":
+        return source
+    first = [PurePosixPath(value or "").parts[:1] for value in table.rows[files]]
+    folders = [part[0] if part else "" for part in first]
+    if len(set(folders)) > 1 and all(split_name(folder) for folder in folders):
+        return _divide_by(source, folders, f"the folders named in column {files!r}")
+    return source
+
+
+def _divide_by(source: Source, values: Sequence[str], origin: str) -> Source:
+    table = source.splits["all"]
+    splits = np.array([split_name(value) or "" for value in values])
+    wrong = np.flatnonzero(splits == "")
+    if len(wrong):
+        raise DataError(f"{table.ids[wrong[0]]}: {origin} says {values[wrong[0]]!r}; use train, validation or test, "
+                        "or name another column with --data.split_column")
+    found = [split for split in ("train", "validation", "test") if (splits == split).any()]
+    divided = {split: table.select(np.flatnonzero(splits == split)) for split in found}
+    return replace(source, splits=divided, notes=(*source.notes, f"splits come from {origin}"))
