@@ -60,8 +60,8 @@ def finish(bench: Workbench, fitted: Fitted, data: PreparedData, times: dict[str
     content = _content(bench, fitted, scores, times)
     content["baselines"] = _baselines(bench)
     content["time"]["evaluate_s"] = time.perf_counter() - started
-    save_model(fitted.model, bench.checkpoint, bench.folder.path / "model", label_names=bench.label_names,
-               save_base=bench.config.model.save_base)
+    save_model(fitted.model, bench.checkpoint.processor, bench.folder.path / "model", origin=bench.checkpoint.origin,
+               label_names=bench.label_names, save_base=bench.config.model.save_base)
     write_quarantine(bench.folder.path / "quarantine.csv", data.quarantined)
     bench.folder.write_json("metrics.json", content)
     _draw(bench, logits)

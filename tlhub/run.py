@@ -244,9 +244,10 @@ def _status_of(folder: RunFolder, accelerator: Accelerator) -> Iterator[None]:
         state, code, reason = "failed", 1, f"{type(error).__name__}: {error}"
         raise
     finally:
-        accelerator.end_training()
         if accelerator.is_main_process:
             folder.write_status(state, code, reason)
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
 
 
 def _resolve(config: RunConfig, task: Task, data: PreparedData, checkpoint: Checkpoint,

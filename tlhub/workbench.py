@@ -24,7 +24,7 @@ from tlhub.folder import RunFolder
 from tlhub.models.blocks import block_index
 from tlhub.models.checkpoints import Checkpoint
 from tlhub.models.features import extract_features
-from tlhub.models.freezing import TrainabilityAudit, trainable_report
+from tlhub.models.freezing import trainable_report
 from tlhub.registry import STRATEGIES
 from tlhub.seeding import derive
 from tlhub.tasks.base import Task
@@ -113,7 +113,7 @@ class Workbench:
         first_step, started = progress.step, time.perf_counter()
         train(job, progress, [
             history, callbacks.ProgressBar(Console(stderr=True)),
-            callbacks.Audit(TrainabilityAudit(), model), validation,
+            callbacks.Audit(model), validation,
             callbacks.Checkpointing(store, validation, every=self.config.train.checkpoint_every)])
         if progress.stop:
             self.tell(f"stopped early: {progress.stop}")

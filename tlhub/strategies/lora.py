@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tlhub.models.adapters import add_adapter
+from tlhub.models.assembly import with_head
 from tlhub.registry import STRATEGIES
 from tlhub.strategies.base import Fitted, Strategy, Workbench
 
@@ -13,6 +14,8 @@ class Lora(Strategy):
 
     def fit(self, bench: Workbench) -> Fitted:
         """Put adapters into the model and train them."""
-        model = add_adapter(bench.checkpoint.model, bench.config.strategy, seed=bench.config.seed)
+        config, checkpoint = bench.config, bench.checkpoint
+        model = add_adapter(with_head(checkpoint, config.model.head, seed=config.seed), config.strategy,
+                            seed=config.seed, new_parameters=checkpoint.new_parameters)
         bench.train(model, bench.inputs)
         return Fitted(model, model, bench.inputs)

@@ -11,7 +11,7 @@ import numpy as np
 from tlhub.config import RunConfig
 from tlhub.data.batches import Inputs
 from tlhub.data.prepare import Examples
-from tlhub.data.sources import read_lines
+from tlhub.data.tables import read_utf8
 from tlhub.data.text import TextInputs
 from tlhub.registry import TASKS
 from tlhub.tasks.base import Classification
@@ -34,5 +34,5 @@ class TextClassification(Classification):
         texts: list[str] = []
         for value in values:
             is_file = len(value) < 4096 and "\n" not in value and Path(value).is_file()
-            texts += read_lines(Path(value)) if is_file else [value]
+            texts += read_utf8(Path(value)).splitlines() if is_file else [value]
         return Examples(inputs=texts, labels=np.zeros(len(texts), dtype=np.int64), ids=texts, groups=None)

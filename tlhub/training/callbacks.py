@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import signal
 import time
 from collections.abc import Callable
@@ -22,6 +23,8 @@ from tlhub.training import checkpointing
 from tlhub.training.checkpointing import Snapshot
 from tlhub.training.loop import Callback, Job, Progress, Report
 from tlhub.training.optimizers import load_state_tensors, state_tensors
+
+logger = logging.getLogger(__name__)
 
 
 class History(Callback):
@@ -110,24 +113,29 @@ class ProgressBar(Callback):
 class Audit(Callback):
     """Compares the tensors after a few steps with those before the first: what moved must be what was declared."""
 
-    def __init__(self, audit: TrainabilityAudit, model: nn.Module, *, after_steps: int = 3) -> None:
-        self.audit = audit
+    def __init__(self, model: nn.Module, *, after_steps: int = 3) -> None:
         self.model = model
         self.after_steps = after_steps
-        self._first: int | None = None
+        self._audit: TrainabilityAudit | None = None
+        self._first = 0
 
     def on_start(self, job: Job, progress: Progress) -> None:
         """Remember every tensor."""
-        self.audit.snapshot(self.model)
-        self._first = progress.step
+        self._audit, self._first = TrainabilityAudit(self.model), progress.step
+
+    def on_gradients(self, job: Job, progress: Progress) -> None:
+        """Note which tensors the loss depends on."""
+        if self._audit is not None:
+            self._audit.observe(self.model)
 
     def on_step(self, job: Job, progress: Progress) -> None:
         """Check once, after `after_steps` steps or at the last one."""
-        if self._first is None or progress.bad_steps:
-            return
-        if progress.step - self._first >= self.after_steps or progress.step == job.total_steps:
-            self._first = None
-            self.audit.check(self.model)
+        last = progress.step == job.total_steps
+        if self._audit is not None and (progress.step - self._first >= self.after_steps or last):
+            idle = self._audit.check(self.model)
+            self._audit = None
+            if idle and job.accelerator.is_main_process:
+                logger.info("trained in name only, since the loss does not depend on them: %s", ", ".join(idle))
 
 
 class Validation(Callback):

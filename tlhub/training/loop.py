@@ -114,6 +114,9 @@ class Callback:
     def on_start(self, job: Job, progress: Progress) -> None:
         """Before the first step of a sitting."""
 
+    def on_gradients(self, job: Job, progress: Progress) -> None:
+        """Before every optimizer step, with the gradients of the whole global batch in place."""
+
     def on_step(self, job: Job, progress: Progress) -> None:
         """After every optimizer step. May set `progress.stop`; every process must come to the same decision."""
 
@@ -138,6 +141,7 @@ def train(job: Job, progress: Progress, callbacks: Sequence[Callback]) -> Progre
     Raises:
         TlhubError: `max_bad_steps` steps in a row had a loss or gradient that is not finite.
     """
+    job.model.train()
     try:
         for callback in callbacks:
             callback.on_start(job, progress)
@@ -149,14 +153,14 @@ def train(job: Job, progress: Progress, callbacks: Sequence[Callback]) -> Progre
 
 
 def _train(job: Job, progress: Progress, callbacks: Sequence[Callback]) -> None:
-    job.model.train()
     window = _Window()
     for epoch, batch in _remaining_batches(job, progress.step):
         rate = _set_learning_rate(job, progress.step)
-        loss, norm = _step(job, progress.step, epoch, batch)
+        window.loss.append(_compute_gradients(job, progress.step, epoch, batch))
+        for callback in callbacks:
+            callback.on_gradients(job, progress)
+        window.norm.append(_apply_gradients(job))
         progress.step += 1
-        window.loss.append(loss)
-        window.norm.append(norm)
         window.examples += len(batch)
         if progress.step % job.log_every == 0 or progress.step == job.total_steps:
             report = _read(window, job, progress, rate)
@@ -188,8 +192,8 @@ def _set_learning_rate(job: Job, step: int) -> float:
     return max(float(group["lr"]) for group in job.optimizer.param_groups)
 
 
-def _step(job: Job, step: int, epoch: int, batch: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-    """Take one optimizer step on a global batch; return its loss (this process's part) and gradient norm."""
+def _compute_gradients(job: Job, step: int, epoch: int, batch: np.ndarray) -> torch.Tensor:
+    """Add up the gradients of a global batch; return this process's part of the loss, on the device."""
     accelerator = job.accelerator
     # Dropout is a function of (seed, step, process), so resuming needs no generator's state.
     torch.manual_seed(derive(job.seed, "dropout", step, accelerator.process_index))
@@ -205,11 +209,10 @@ def _step(job: Job, step: int, epoch: int, batch: np.ndarray) -> tuple[torch.Ten
             # Gradients are averaged over processes; the loss is already divided by the whole batch's weight.
             accelerator.backward(loss * accelerator.num_processes)
         loss_sum += loss.detach()
-    norm = _apply(job)
-    return loss_sum, norm
+    return loss_sum
 
 
-def _apply(job: Job) -> torch.Tensor:
+def _apply_gradients(job: Job) -> torch.Tensor:
     """Step the optimizer unless the gradient is not finite, decided on the device; return the gradient's norm."""
     norm = job.accelerator.clip_grad_norm_(job.parameters, job.train.clip_norm or float("inf"))
     assert norm is not None

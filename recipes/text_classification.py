@@ -1,0 +1,36 @@
+"""Adapt a pretrained checkpoint to your own texts and their classes.
+
+    python recipes/text_classification.py --model sentence-transformers/all-MiniLM-L6-v2 --data reviews.csv --strategy lora
+    accelerate launch --config_file recipes/accelerate/ddp.yaml recipes/text_classification.py \\
+        --config recipes/text_classification/sst2_full.yaml
+
+Every option of `tlhub finetune text-classification` works here too; `--help` lists them. Copy this file to change it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from accelerate import PartialState
+
+import tlhub
+from tlhub.cli import recipe
+
+
+def main(options: dict[str, Any]) -> None:
+    """Fine-tune, then use the run: its scores, its folder, its predictions."""
+    run = tlhub.finetune("text-classification", **options)
+
+    say = PartialState().print  # once for all processes
+    split = "test" if "test" in run.metrics else "validation"
+    low, high = run.metrics["intervals"][split]["accuracy"]
+    say(f"{split} accuracy {run.metrics[split]['accuracy']:.4f} (95% interval {low:.4f} to {high:.4f})")
+    say(f"the most frequent class alone: {run.metrics['baselines']['majority']['accuracy']:.4f}")
+    say(f"report: {run.folder / 'report.md'}")
+
+    # The saved model answers here, and wherever transformers is: `from_pretrained(run.folder / "model")`.
+    # run.predict(["a film that stays with you"]) gives [{"input": ..., "label": ..., "score": ..., "scores": {...}}]
+
+
+if __name__ == "__main__":
+    recipe(main, task="text-classification")

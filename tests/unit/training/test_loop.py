@@ -1,0 +1,151 @@
+"""The loop: accumulation, skipped steps, resuming and the learning rate."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from tlhub.config import TrainConfig
+from tlhub.data.batches import ArrayInputs
+from tlhub.errors import TlhubError
+from tlhub.strategies.base import FeatureHead
+from tlhub.training import optimizers
+from tlhub.training.callbacks import CheckpointStore
+from tlhub.training.loop import Callback, Job, Progress, Report, train
+from tlhub.training.objectives import CrossEntropy, balanced_weights
+
+
+class Recorder(Callback):
+    """Keeps every report."""
+
+    def __init__(self) -> None:
+        self.reports: list[Report] = []
+
+    def on_report(self, job: Job, progress: Progress, report: Report) -> None:
+        self.reports.append(report)
+
+
+class StopAt(Callback):
+    """Stops after a step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step(self, job: Job, progress: Progress) -> None:
+        if progress.step == self.step:
+            progress.stop = "the test says so"
+
+
+def data(count: int = 50) -> ArrayInputs:
+    random = np.random.default_rng(0)
+    return ArrayInputs(random.standard_normal((count, 6)).astype(np.float32), random.integers(0, 3, count))
+
+
+def make_job(inputs: ArrayInputs, *, dropout: float = 0.0, weights: str = "none", **changes: object) -> Job:
+    torch.manual_seed(0)
+    model = FeatureHead(nn.Sequential(nn.Linear(6, 8), nn.Dropout(dropout), nn.ReLU(), nn.Linear(8, 3)))
+    settings = {"epochs": 2.0, "batch_size": 8, "learning_rate": 1e-2, "weight_decay": 0.01, **changes}
+    config = TrainConfig(**settings)  # type: ignore[arg-type] (values of mixed types)
+    accelerator = Accelerator(cpu=True)
+    groups = optimizers.parameter_groups(model, config, layer_decay=None,
+                                         blocks={name: 0 for name, _ in model.named_parameters()})
+    prepared, optimizer = accelerator.prepare(model, optimizers.build(groups, config))
+    class_weights = balanced_weights(inputs.labels, 3) if weights == "balanced" else None
+    objective = CrossEntropy(inputs.labels, class_weights=class_weights, label_smoothing=0.1)
+    return Job(accelerator, prepared, optimizer, inputs, objective, config, seed=3, log_every=1)
+
+
+def losses(job: Job, *callbacks: Callback, progress: Progress | None = None) -> list[float]:
+    recorder = Recorder()
+    train(job, progress or Progress(), [recorder, *callbacks])
+    return [report.loss for report in recorder.reports]
+
+
+@pytest.mark.parametrize("weights", ["none", "balanced"])
+def test_micro_batches_change_nothing(weights: str) -> None:
+    whole = losses(make_job(data(), weights=weights))
+    split = losses(make_job(data(), weights=weights, micro_batch_size=1))
+    assert len(whole) == 14
+    np.testing.assert_allclose(split, whole, atol=1e-6)
+    assert np.ptp(whole) > 0.1
+
+
+def test_every_example_counts_once_an_epoch() -> None:
+    seen: list[int] = []
+
+    class Spy(ArrayInputs):
+        def batch(self, indices: np.ndarray, epoch: int | None, device: torch.device) -> dict[str, torch.Tensor]:
+            seen.extend(indices.tolist())
+            return super().batch(indices, epoch, device)
+
+    base = data()
+    losses(make_job(Spy(base.features, base.labels), epochs=1.0))
+    assert sorted(seen) == list(range(50))
+
+
+def test_a_step_that_is_not_finite_changes_no_weight_and_is_counted() -> None:
+    inputs = data()
+    inputs.features[7] = np.nan
+    job = make_job(inputs, epochs=1.0)
+    before = copy.deepcopy(job.model.state_dict())
+    changed = []
+
+    class Watch(Callback):
+        def on_step(self, job: Job, progress: Progress) -> None:
+            nonlocal before
+            now = copy.deepcopy(job.model.state_dict())
+            changed.append(any(not torch.equal(now[name], before[name]) for name in now))
+            before = now
+
+    progress = train(job, Progress(), [Watch()])
+    assert progress.bad_steps == 1
+    assert changed.count(False) == 1 and len(changed) == 7
+    assert all(torch.isfinite(value).all() for value in job.model.state_dict().values())
+
+
+def test_too_many_bad_steps_end_the_run_with_advice() -> None:
+    inputs = data()
+    inputs.features[:] = np.nan
+    with pytest.raises(TlhubError, match=r"3 steps in a row.*--learning_rate"):
+        losses(make_job(inputs, max_bad_steps=3))
+
+
+@pytest.mark.parametrize("stop", [1, 5, 7, 10])
+def test_resuming_is_exact_to_the_bit(tmp_path: Path, stop: int) -> None:
+    straight_job = make_job(data(), dropout=0.3)
+    straight = losses(straight_job)
+    job = make_job(data(), dropout=0.3)
+    progress = Progress()
+    first = losses(job, StopAt(stop), progress=progress)
+    CheckpointStore(tmp_path, job.accelerator.unwrap_model(job.model)).save(job, progress)
+    again = make_job(data(), dropout=0.3)
+    store = CheckpointStore(tmp_path, again.accelerator.unwrap_model(again.model))
+    resumed = store.resume(again)
+    assert resumed.step == stop
+    second = losses(again, progress=resumed)
+    assert first + second == straight
+    for name, value in straight_job.model.state_dict().items():
+        assert torch.equal(value, again.model.state_dict()[name])
+
+
+def test_learning_rate_rises_then_falls() -> None:
+    config = TrainConfig(warmup_fraction=0.2, schedule="linear")
+    factors = [optimizers.learning_rate_factor(step, 10, config) for step in range(10)]
+    np.testing.assert_allclose(factors, [0.5, 1.0, *(1 - np.arange(8) / 8)])
+    assert optimizers.learning_rate_factor(6, 10, TrainConfig(warmup_fraction=0.2)) == pytest.approx(0.5)
+
+
+def test_layer_decay_follows_the_blocks() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 2))
+    blocks = {name: int(name[0]) for name, _ in model.named_parameters()}
+    config = TrainConfig(learning_rate=1.0, weight_decay=0.1)
+    groups = optimizers.parameter_groups(model, config, layer_decay=0.5, blocks=blocks)
+    rates = {name: (group["peak_lr"], group["weight_decay"]) for group in groups for name in group["names"]}
+    assert rates == {"0.weight": (0.25, 0.1), "0.bias": (0.25, 0.0), "1.weight": (0.5, 0.1), "1.bias": (0.5, 0.0),
+                     "2.weight": (1.0, 0.1), "2.bias": (1.0, 0.0)}
