@@ -281,3 +281,29 @@ def _divide_by(source: Source, values: Sequence[str], origin: str) -> Source:
     found = [split for split in ("train", "validation", "test") if (splits == split).any()]
     divided = {split: table.select(np.flatnonzero(splits == split)) for split in found}
     return replace(source, splits=divided, notes=(*source.notes, f"splits come from {origin}"))
+
+
+def list_images(value: str) -> list[str]:
+    """Return a picture file by itself, or the picture files of a folder, at any depth, by name.
+
+    Raises:
+        DataError: There is no such file, or the folder holds no pictures.
+    """
+    path = Path(value).expanduser()
+    if path.is_file():
+        return [str(path)]
+    if not path.is_dir():
+        raise DataError(f"'{value}' is no file and no folder; check the path")
+    found = sorted(str(file) for file in path.rglob("*") if file.suffix.lower() in FILE_ENDINGS["image"] and file.is_file())
+    if not found:
+        raise DataError(f"folder '{value}' holds no file ending in {', '.join(FILE_ENDINGS['image'][:5])}")
+    return found
+
+
+def read_lines(path: Path) -> list[str]:
+    """Return the lines of a UTF-8 text file that are not empty.
+
+    Raises:
+        DataError: It cannot be read, or is not UTF-8.
+    """
+    return [line.strip() for line in read_utf8(path).split("\n") if line.strip()]
