@@ -85,8 +85,8 @@ class Command:
             found = re.search(r'key "([^"]+)".*(?:Given|Got) value: (.*)', str(error), re.DOTALL)
             raise UsageError(_wrong_type(*found.groups()) if found
                              else f"tlhub {self.name}: {one_line(str(error))}") from error
-        values: dict[str, Any] = given.as_dict()
-        return values
+        positionals = [name.rstrip("?+") for name in self.positionals]
+        return {name: value for name, value in given.as_dict().items() if value is not None or name not in positionals}
 
     def _rewritten(self, token: str) -> str:
         """Return a token with a short option in full, after checking that the option exists."""

@@ -1,0 +1,130 @@
+import logging
+
+import pytest
+import yaml
+
+from tlhub.errors import UsageError
+from tlhub.options import effective, flatten, from_kwargs, identity, parse
+
+BASE = ["text-classification", "--model", "m", "--data", "d"]
+RECIPE = {"task": "text-classification", "model": "m", "data": {"source": "d", "max_length": 64},
+          "strategy": {"name": "lora", "rank": 4}, "train": {"learning_rate": 0.001, "epochs": 2}}
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    def write(content):
+        path = tmp_path / "recipe.yaml"
+        path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+        return str(path)
+    return write
+
+
+def test_command_line_python_and_yaml_say_the_same(recipe):
+    by_line = parse([*BASE, "--strategy", "lora", "--strategy.rank", "4", "--epochs", "2", "--learning_rate", "1e-3",
+                     "--data.max_length", "64"])
+    by_call = from_kwargs("text-classification", model="m", data={"source": "d", "max_length": 64}, epochs=2,
+                          strategy={"name": "lora", "rank": 4}, learning_rate=0.001)
+    by_file = parse(["--config", recipe(RECIPE)])
+    assert by_line == by_call == by_file
+
+
+def test_the_command_line_wins_over_the_file(recipe):
+    config = parse(["--config", recipe(RECIPE), "--epochs", "5", "--data", "other"])
+    assert (config.train.epochs, config.data.source, config.data.max_length) == (5.0, "other", 64)
+
+
+def test_a_strategy_on_the_command_line_drops_what_belongs_to_the_files(recipe, caplog):
+    path = recipe(RECIPE)
+    with caplog.at_level(logging.INFO, "tlhub"):
+        config = parse(["--config", path, "--strategy", "linear_probe"])
+    assert config.strategy.name == "linear_probe"
+    assert config.train.learning_rate is None
+    assert config.data.max_length == 64
+    assert len(caplog.records) == 1
+    assert "strategy.rank, train.epochs, train.learning_rate" in caplog.text
+    assert parse(["--config", path, "--strategy", "full"]).train.epochs == 2.0
+
+
+def test_a_strategy_named_again_keeps_what_is_named_beside_it(recipe):
+    config = parse(["--config", recipe(RECIPE), "--strategy", "lora", "--strategy.rank", "2"])
+    assert config.strategy.rank == 2
+
+
+def test_the_record_of_a_run_repeats_it_elsewhere(recipe):
+    path = recipe({**RECIPE, "out": "runs/a", "record": {"versions": {"torch": "2"}}})
+    assert parse(["--config", path]).out is None
+    assert parse(["--config", path, "--out", "runs/b"]).out == "runs/b"
+    assert parse(["--config", recipe({**RECIPE, "out": "runs/a"})]).out == "runs/a"
+
+
+def test_what_is_written_reads_back(recipe):
+    config = from_kwargs(**RECIPE, out="runs/a", log={"trackers": ["tensorboard"]})
+    assert parse(["--config", recipe(effective(config))]) == config
+    assert from_kwargs(**effective(config)) == config
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    (["--strategy", "lara"], "strategy 'lara' is not known; did you mean 'lora'"),
+    (["--strategy.rank", "16"], "'strategy.rank' (given: 16) has no effect with strategy 'full' (it has with: lora)"),
+    (["--strategy", "linear_probe", "--epochs", "3"], "'train.epochs' (given: 3.0) has no effect with strategy"),
+    (["--data.flip", "false"], "has no effect with task 'text-classification' (it has with: image-classification)"),
+    (["--keyword", "marvin"], "'task_options.keyword' has no effect in task 'text-classification'"),
+    (["--epochs", "0"], "'train.epochs' is 0.0; it has to be more than 0"),
+    (["--model", ""], "no model is given"), (["--data", ""], "no data is given")])
+def test_mistakes_of_the_command_line(words, message):
+    with pytest.raises(UsageError) as caught:
+        parse([*BASE, *words])
+    assert message in str(caught.value)
+
+
+def test_a_task_has_to_be_named():
+    with pytest.raises(UsageError, match="no task is given; valid: image-classification, text-classification"):
+        parse(["--model", "m"])
+    with pytest.raises(UsageError, match="did you mean 'text-classification'"):
+        from_kwargs("text-clasification", model="m", data="d")
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    ("train: {lerning_rate: 1}", "'train.lerning_rate' in {path} is not known; did you mean 'train.learning_rate'"),
+    ("trian: {epochs: 1}", "'trian' in {path} is not known; did you mean 'train'"),
+    ("train: 5", "'train' in {path} is 5, but holds options of its own"),
+    ("train: {epochs: [1]}", "'train.epochs' in {path} is [1], but needs a number or null"),
+    ("model: {5: 3}", "'model.5' in {path} is not known"),
+    ("a: [", "'{path}' is not YAML"), ("- x", "'{path}' holds no options"), ("", "'{path}' holds no options")])
+def test_mistakes_of_a_file(recipe, content, message):
+    path = recipe(content)
+    with pytest.raises(UsageError) as caught:
+        parse([*BASE, "--config", path])
+    assert message.format(path=path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_cannot_be_read(tmp_path):
+    with pytest.raises(UsageError, match="cannot be read: No such file"):
+        parse(["--config", str(tmp_path / "none.yaml")])
+    (tmp_path / "latin.yaml").write_bytes("model: caf\xe9".encode("latin-1"))
+    with pytest.raises(UsageError, match="not UTF-8"):
+        parse(["--config", str(tmp_path / "latin.yaml")])
+
+
+def test_a_plain_string_stands_for_a_sections_main_field():
+    assert flatten({"model": "m", "epochs": 3, "train": {"seed": 1}} | {"train": {"epochs": 2}}) == {
+        "model.name": "m", "train.epochs": 2}
+
+
+def test_effective_holds_only_what_has_an_effect():
+    values = effective(from_kwargs("text-classification", model="m", data="d", strategy="linear_probe"))
+    assert values["strategy"] == {"name": "linear_probe", "features": "auto"}
+    assert "epochs" not in values["train"]
+    assert "flip" not in values["data"]
+    assert "max_length" in values["data"]
+
+
+def test_identity_leaves_out_how_it_is_computed():
+    one = from_kwargs("text-classification", model="m", data="d")
+    same = from_kwargs("text-classification", model="m", data="d", out="runs/x", num_processes=2,
+                       train={"micro_batch_size": 2}, log={"every": 3}, launch={"num_processes": 2, "workers": 1})
+    other = from_kwargs("text-classification", model="m", data="d", seed=1)
+    assert identity(one) == identity(same)
+    assert identity(one) != identity(other)
