@@ -26,7 +26,8 @@ from tlhub.errors import CheckpointError, UsageError
 from tlhub.models.adapter_conversions import START, name_magnitudes, pissa_as_lora, vera_as_lora
 from tlhub.models.adapter_files import ADAPTER_WEIGHTS, Labels, link_base, read_labels, write_labels, write_readme
 from tlhub.models.adapter_targets import choose_targets, match_targets, modules_beside
-from tlhub.models.loading import LOADING_ERRORS, first_line, quiet, read_settings, seeded, set_labels
+from tlhub.models.heads import PooledClassifier
+from tlhub.models.loading import LOADING_ERRORS, TIMM, first_line, quiet, read_settings, seeded, set_labels
 from tlhub.models.origin import Origin, resolve_origin, weight_hash
 from tlhub.seeding import derive
 
@@ -52,6 +53,8 @@ def add_adapter(
         UsageError: The method does not fit the model, or a target is not in it.
     """
     method = strategy.method
+    if isinstance(model, PooledClassifier):
+        new_parameters = [f"backbone.{name}" for name in new_parameters]
     if strategy.targets:
         targets = match_targets(model, method, strategy.targets)
     else:
@@ -166,7 +169,8 @@ def save_adapter(
     processor.save_pretrained(folder)
     labels = Labels(label_names, origin.name, origin.revision, origin.weight_hash, auto_model_of(base))
     write_labels(folder, labels)
-    if stacked or (origin.kind == "local" and save_base):
+    # timm's processors are saved within the model's config.json alone.
+    if stacked or base.config.model_type == TIMM or (origin.kind == "local" and save_base):
         set_labels(base.config, label_names)
         base.config.architectures = [type(base).__name__]
         base.config.dtype = torch.float32

@@ -11,7 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from tlhub.errors import CheckpointError, UsageError
+from tlhub.errors import CheckpointError
 from tlhub.models.pooling import drop_pooler, pool
 
 
@@ -54,20 +54,6 @@ def native_features_possible(model: nn.Module, new_parameters: Collection[str]) 
         new_parameters: Names of the parameters that the checkpoint did not bring.
     """
     return set(new_parameters) <= output_parameters(model)
-
-
-def parse_widths(head: str) -> tuple[int, ...]:
-    """Return the hidden widths that `model.head` asks for: `"linear"` is none, `"1024,512"` is two.
-
-    Raises:
-        UsageError: The words are neither.
-    """
-    if head == "linear":
-        return ()
-    parts = [part.strip() for part in head.split(",")]
-    if not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise UsageError(f"model.head {head!r} is neither 'linear' nor widths such as '1024,512'")
-    return tuple(int(part) for part in parts)
 
 
 def mlp(widths: Sequence[int], in_features: int, num_labels: int) -> nn.Module:

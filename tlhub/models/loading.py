@@ -15,6 +15,7 @@ from tlhub.errors import CheckpointError
 from tlhub.models.origin import Origin
 
 LOADING_ERRORS = (OSError, ValueError, KeyError, RuntimeError, TypeError, ImportError, SafetensorError)
+TIMM = "timm_wrapper"
 
 
 def read_settings(origin: Origin, auto_model: str) -> PreTrainedConfig:
@@ -41,6 +42,9 @@ def set_labels(settings: PreTrainedConfig, label_names: Sequence[str]) -> None:
     settings.id2label = dict(enumerate(label_names))
     settings.label2id = {name: index for index, name in enumerate(label_names)}
     settings.problem_type = "single_label_classification"
+    if settings.model_type == TIMM and settings.model_args:
+        # timm repositories may fix the number of classes here, which the wrapper gives a second time.
+        settings.model_args = {key: value for key, value in settings.model_args.items() if key != "num_classes"}
 
 
 def labels_of(settings: PreTrainedConfig) -> list[str]:

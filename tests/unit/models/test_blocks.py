@@ -1,0 +1,84 @@
+"""An architecture's ordered blocks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import timm
+from timm.models import save_for_hf
+
+from tests import tiny
+from tests.unit.models.test_checkpoints import load
+from tlhub.config import ModelConfig, StrategyConfig
+from tlhub.models.adapters import add_adapter
+from tlhub.models.blocks import block_index, blocks
+from tlhub.models.checkpoints import load_checkpoint
+from tlhub.models.saving import pooled_classifier
+
+EXPECTED = {
+    "bert": ["bert.encoder.layer.0", "bert.encoder.layer.1"],
+    "roberta": ["roberta.encoder.layer.0", "roberta.encoder.layer.1"],
+    "distilbert": ["distilbert.transformer.layer.0", "distilbert.transformer.layer.1"],
+    "gpt2": ["transformer.h.0", "transformer.h.1"],
+    "vit": ["vit.layers.0", "vit.layers.1"],
+    "resnet": [f"resnet.encoder.stages.{place}" for place in ("0.layers.0", "0.layers.1", "1.layers.0")],
+    "convnextv2": [f"convnextv2.encoder.stages.{place}" for place in ("0.layers.0", "1.layers.0", "1.layers.1")],
+    "swin": [f"swin.encoder.layers.{place}" for place in ("0.blocks.0", "1.blocks.0", "1.blocks.1")],
+}
+JOINED = {
+    "bert.pooler.dense.weight": "bert.encoder.layer.1",
+    "transformer.ln_f.weight": "transformer.h.1",
+    "vit.layernorm.bias": "vit.layers.1",
+    "convnextv2.encoder.stages.1.downsampling_layer.1.weight": "convnextv2.encoder.stages.1.layers.0",
+    "swin.encoder.layers.0.downsample.reduction.weight": "swin.encoder.layers.0.blocks.0",
+    "pre_classifier.weight": "head",
+    "classifier.dense.weight": "head",
+}
+
+
+@pytest.mark.parametrize("kind", EXPECTED)
+def test_order_and_membership(kind: str, tmp_path: Path) -> None:
+    model = load(tiny.checkpoint(tmp_path, kind), kind).model
+    found = blocks(model)
+    assert [block.name for block in found] == ["stem", *EXPECTED[kind], "head"]
+    index = block_index(model)
+    assert list(index) == [name for block in found for name in block.prefixes]
+    assert sorted(index) == sorted(name for name, _ in model.named_parameters())
+    for name, block in JOINED.items():
+        if name in index:
+            assert found[index[name]].name == block
+
+
+@pytest.mark.parametrize("kind", ["bert", "gpt2", "resnet", "swin"])
+def test_adapters_stay_in_their_blocks(kind: str, tmp_path: Path) -> None:
+    checkpoint = load(tiny.checkpoint(tmp_path, kind), kind)
+    model = add_adapter(checkpoint.model, StrategyConfig(rank=2), seed=0, new_parameters=checkpoint.new_parameters)
+    names = [block.name for block in blocks(model)]
+    assert names == ["stem", *(f"base_model.model.{name}" for name in EXPECTED[kind]), "head"]
+    for name, place in block_index(model).items():
+        if "lora_" in name:
+            assert name.startswith(names[place].removesuffix(".blocks.0"))
+        assert ("modules_to_save" in name) <= (names[place] == "head")
+
+
+@pytest.mark.parametrize("feature", ["native", "mean"])
+def test_a_head_of_our_own(feature: str, tmp_path: Path) -> None:
+    model = pooled_classifier(load(tiny.checkpoint(tmp_path, "bert"), "bert").model, feature, [8], seed=0)
+    found = blocks(model)
+    assert len(found) == 4
+    assert set(found[-1].prefixes) == {"head.0.weight", "head.0.bias", "head.2.weight", "head.2.bias"}
+
+
+@pytest.mark.parametrize(("name", "first", "count"), [("test_resnet", "timm_model.layer1.0", 4),
+                                                      ("test_vit", "timm_model.blocks.0", 6),
+                                                      ("test_convnext", "timm_model.stages.0.blocks.0", 9)])
+def test_models_of_timm(name: str, first: str, count: int, tmp_path: Path) -> None:
+    save_for_hf(timm.create_model(name, num_classes=7), tmp_path, safe_serialization=True)
+    model = load_checkpoint(ModelConfig(name=str(tmp_path)), auto_model="AutoModelForImageClassification",
+                            auto_processor="AutoImageProcessor", label_names=("x", "y"), pretrained=True, seed=0).model
+    found = blocks(model)
+    assert [found[0].name, found[1].name, found[-1].name] == ["stem", first, "head"]
+    assert len(found) == count + 2
+    assert sorted(block_index(model)) == sorted(parameter for parameter, _ in model.named_parameters())
+    assert len(found[-1].prefixes) == 2
