@@ -80,7 +80,8 @@ class ArrayCache:
         return self._stored(key)
 
     @contextlib.contextmanager
-    def create(self, key: str, shapes: Mapping[str, tuple[tuple[int, ...], np.dtype]]) -> Iterator[dict[str, np.ndarray]]:
+    def create(self, key: str,
+               shapes: Mapping[str, tuple[tuple[int, ...], np.dtype]]) -> Iterator[dict[str, np.ndarray]]:
         """Give writable memory maps to fill; the entry appears when the block ends without an error.
 
         Args:

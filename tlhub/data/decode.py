@@ -63,7 +63,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         values = np.asarray(image)
         top = 1.0 if values.max(initial=0.0) <= 1.0 else 255.0
-        return Image.fromarray(np.rint(np.clip(np.nan_to_num(values) / top, 0, 1) * 255).astype(np.uint8)).convert("RGB")
+        levels = np.rint(np.clip(np.nan_to_num(values) / top, 0, 1) * 255).astype(np.uint8)
+        return Image.fromarray(levels).convert("RGB")
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         below = Image.new("RGB", layer.size, _WHITE)

@@ -21,6 +21,7 @@ from tlhub.data.augment import crop_boxes, resample
 from tlhub.data.cache import ArrayCache, cache_root
 from tlhub.data.decode import open_image
 from tlhub.data.prepare import Examples
+from tlhub.data.tensors import to_device
 from tlhub.errors import CheckpointError, DataError
 from tlhub.seeding import uniforms
 
@@ -72,9 +73,9 @@ class PixelProcessor:
             output = self._processor(list(images), return_tensors="pt")["pixel_values"]
         except ValueError as error:
             raise CheckpointError("the checkpoint's image processor does not give images one size "
-                                  f"({str(error).splitlines()[0][:120]}); set a fixed size in its configuration") from None
-        result: np.ndarray = output.to(torch.float32).numpy()
-        return result
+                                  f"({str(error).splitlines()[0][:120]}); configure a fixed size") from None
+        values: np.ndarray = output.to(torch.float32).numpy()
+        return values
 
     def pixels(self, images: Sequence[Image.Image]) -> np.ndarray:
         """Return shaped images before normalisation, uint8, shape (n, channels, height, width).
@@ -160,13 +161,9 @@ class ImageInputs:
             DataError: An image cannot be decoded.
         """
         table = self._table[indices] if self._table is not None else self._decoded(indices)
-        tensor = torch.from_numpy(table)
-        if device.type == "cuda":
-            tensor = tensor.pin_memory().to(device, non_blocking=True)
-        else:
-            tensor = tensor.to(device)
+        tensor = to_device(table, device)
         if tensor.dtype == torch.uint8:
-            shift, scale = (torch.from_numpy(part).to(device) for part in (self._processor.shift, self._processor.scale))
+            shift, scale = (to_device(part, device) for part in (self._processor.shift, self._processor.scale))
             tensor = tensor.to(torch.float32).sub_(shift).div_(scale)
         if epoch is not None and (self._crop or self._flip):
             tensor = self._augmented(tensor, indices, epoch)
@@ -197,16 +194,16 @@ class ImageInputs:
                 self._fill(cache, key, np.dtype(np.float32), self._processor.fixed)
             found = cache.get(key)
         if found is None:
-            raise DataError(f"prepared images cannot be read back from '{cache.root}'; check that disk, or name another "
-                            "folder with --data.cache_dir")
+            raise DataError(f"prepared images cannot be read back from '{cache.root}'; check that disk, or name "
+                            "another folder with --data.cache_dir")
         return found["pixels"]
 
     def _fits(self, size: int, data: DataConfig) -> bool:
         if size <= data.cache_limit_gib * _GIB:
             return True
         if data.cache_limit_gib > 0:
-            _LOGGER.warning("%d images take %.1f GiB as pixels, more than data.cache_limit_gib %.1f: they are decoded in "
-                            "every epoch", len(self), size / _GIB, data.cache_limit_gib)
+            _LOGGER.warning("%d images take %.1f GiB as pixels, more than data.cache_limit_gib %.1f: they are decoded "
+                            "in every epoch", len(self), size / _GIB, data.cache_limit_gib)
         return False
 
     def _fill(self, cache: ArrayCache, key: str, dtype: np.dtype, shaped: Callable[..., np.ndarray]) -> None:
@@ -217,7 +214,8 @@ class ImageInputs:
     def _decoded(self, indices: np.ndarray) -> np.ndarray:
         return np.concatenate([values for _, values in self._chunks(indices, self._processor.fixed)])
 
-    def _chunks(self, indices: np.ndarray, shaped: Callable[..., np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def _chunks(self, indices: np.ndarray,
+                shaped: Callable[..., np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield shaped images in order, several chunks at a time being worked on."""
         def work(part: np.ndarray) -> np.ndarray:
             return shaped([self._open(int(index)) for index in part])

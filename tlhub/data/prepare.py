@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,9 @@ from tlhub.data.splits import draw, make_splits
 from tlhub.data.tables import Table
 from tlhub.errors import DataError
 
-
 _ORDER = ("train", "validation", "test")
+_SHOWN_CLASSES = 20
+_SHOWN_BAD = 20
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,8 @@ def prepare(data: DataConfig, modality: str, *, seed: int) -> PreparedData:
     """
     draft = _read(data, modality)
     if not {"train", "all"} & draft.splits.keys():
-        raise DataError(f"'{data.source}' has no training split, only {', '.join(draft.splits)}; name one of them train")
+        raise DataError(f"'{data.source}' has no training split, only {', '.join(draft.splits) or 'an unlabelled one'}; "
+                        "name one of them train")
     _divide(draft, data, seed)
     _separate(draft)
     train = draft.splits["train"]
@@ -156,7 +159,7 @@ def _read(data: DataConfig, modality: str, only: tuple[str, ...] = ()) -> _Draft
     return draft
 
 
-def _memory(data: DataConfig, source: Source) -> Any:
+def _memory(data: DataConfig, source: Source) -> Path:
     place = hashlib.sha256(str(source.root or data.source).encode()).hexdigest()[:32]
     return cache_root(data) / "audit" / f"{place}.json"
 
@@ -219,21 +222,21 @@ def _separate(draft: _Draft) -> None:
         kinds.append(("of a group that is also in another split",
                       {split: rows.groups for split, rows in draft.splits.items()}))
     for words, values in kinds:
-        kept = keep_apart({split: values[split] for split in values})
-        kept_from_last = {split: indices for split, indices in kept.items() if len(indices) < len(values[split])}
-        for split, indices in kept_from_last.items():
+        kept = keep_apart(values)
+        fewer = {split: indices for split, indices in kept.items() if len(indices) < len(values[split])}
+        for split, indices in fewer.items():
             count = len(values[split]) - len(indices)
             first = draft.splits[split].ids[np.setdiff1d(np.arange(len(values[split])), indices)[0]]
             draft.notes.append(f"{count} examples {words} are dropped from {split}, the first is {first}")
-        draft.splits = {split: rows.take(kept[split]) if split in kept_from_last else rows
+        draft.splits = {split: rows.take(kept[split]) if split in fewer else rows
                         for split, rows in draft.splits.items()}
 
 
 def _check_classes(draft: _Draft, names: tuple[str, ...], data: DataConfig) -> None:
     for split, rows in draft.splits.items():
         if not len(rows):
-            raise DataError(f"split {split!r} of '{data.source}' is empty after identical and undecodable examples were "
-                            "taken out; add examples")
+            raise DataError(f"split {split!r} of '{data.source}' is empty after identical and undecodable examples "
+                            "were taken out; add examples")
         unknown = sorted(set(rows.labels) - set(names))
         if unknown:
             raise DataError(f"class {unknown[0]!r} is in split {split!r} and not in train, which has "
@@ -270,3 +273,39 @@ def _examples(rows: Rows, names: tuple[str, ...], split: str = "") -> Examples:
 def _fingerprint(splits: Mapping[str, Rows], names: tuple[str, ...]) -> str:
     content = {split: [rows.digests.tolist(), rows.labels.tolist()] for split, rows in sorted(splits.items())}
     return hashlib.sha256(json.dumps([names, content]).encode()).hexdigest()
+
+
+def check_report(data: DataConfig, modality: str, *, seed: int) -> tuple[list[tuple[str, str]], list[str]]:
+    """Describe a data set as a run would see it, and what would stop the run.
+
+    Args:
+        data: The data section of the configuration.
+        modality: `image` or `text`.
+        seed: The run's seed; it decides on splits and subsets.
+
+    Returns:
+        Facts as name and value, and problems; without problems a run can start.
+
+    Raises:
+        UsageError: No data is given.
+    """
+    facts = [("data", data.source)]
+    try:
+        source = read_source(data, modality)
+        facts.append(("found", ", ".join(f"{split} {len(table.ids)}" for split, table in source.splits.items())))
+        facts.append(("columns", ", ".join(next(iter(source.splits.values())).rows.column_names)))
+        prepared = prepare(data, modality, seed=seed)
+    except DataError as error:
+        return facts, [str(error)]
+    facts.append(("splits", ", ".join(f"{split} {len(part)}" for split, part in prepared.splits.items())))
+    counts = np.bincount(prepared.splits["train"].labels, minlength=len(prepared.label_names))
+    shown = [f"{name} {count}" for name, count in zip(prepared.label_names, counts.tolist(), strict=True)]
+    more = f", ... ({len(shown) - _SHOWN_CLASSES} more)" if len(shown) > _SHOWN_CLASSES else ""
+    facts.append(("classes", f"{len(shown)} (training examples: {', '.join(shown[:_SHOWN_CLASSES])}{more})"))
+    if modality == "text":
+        words = [len(text.split()) for text in prepared.splits["train"].inputs]
+        facts.append(("words", f"median {np.median(words):.0f}, longest {max(words)}"))
+    facts += [("left out", f"{bad.split}: {bad.id}: {bad.reason}") for bad in prepared.quarantined[:_SHOWN_BAD]]
+    facts += [("note", note) for note in prepared.notes]
+    facts.append(("fingerprint", prepared.fingerprint[:16]))
+    return facts, []

@@ -107,8 +107,8 @@ def read_texts(table: Table, column: str) -> list[str]:
     values = list(table.rows[column])
     for name, value in zip(table.ids, values, strict=True):
         if isinstance(value, (list, dict, bytes)):
-            raise DataError(f"{name}: column {column!r} holds a {type(value).__name__}, not text; name the column of the "
-                            "text with --data.text_column")
+            raise DataError(f"{name}: column {column!r} holds a {type(value).__name__}, not text; name the column of "
+                            "the text with --data.text_column")
     return ["" if value is None else str(value) for value in values]
 
 
@@ -121,7 +121,8 @@ def read_images(table: Table, column: str, root: Path | None) -> Sequence[str | 
     values = table.rows.with_format("arrow")[:].column(column)
     stored = values
     if pa.types.is_struct(values.type) and values.type.get_field_index("bytes") >= 0:
-        stored = pa.chunked_array([chunk.field("bytes") for chunk in values.chunks], type=values.type.field("bytes").type)
+        kind = values.type.field("bytes").type
+        stored = pa.chunked_array([chunk.field("bytes") for chunk in values.chunks], type=kind)
     if _is_binary(stored.type) and stored.null_count == 0:
         return StoredBytes(stored, np.arange(len(stored)))
     cells = values.to_pylist()
@@ -158,7 +159,7 @@ def read_labels(table: Table, column: str) -> list[str | None]:
         return [feature.names[value] if value is not None and value >= 0 else None for value in values]
     for name, value in zip(table.ids, values, strict=True):
         if isinstance(value, (list, dict, bytes)):
-            raise DataError(f"{name}: label column {column!r} holds a {type(value).__name__}; it has to be one class a row")
+            raise DataError(f"{name}: label column {column!r} holds a {type(value).__name__}; it has to be one class")
     return [_label(value) for value in values]
 
 
@@ -172,7 +173,7 @@ def _label(value: Any) -> str | None:
 
 
 def order_labels(names: set[str], table: Table, column: str) -> tuple[str, ...]:
-    """Return class names in the order of the column's classes, otherwise as numbers where all are, otherwise by name."""
+    """Return class names in the order of the column's classes, else as numbers where all are numbers, else by name."""
     feature = table.rows.features[column]
     if isinstance(feature, datasets.ClassLabel):
         return tuple(name for name in feature.names if name in names)

@@ -194,7 +194,8 @@ def _from_classes(root: Path, modality: str) -> Source | None:
     notes = [f"folders beside the splits are ignored: {', '.join(others)}"] if others else []
     tables = [table.name for table in tables_in(root)]
     if tables:
-        notes.append(f"classes come from the folders; {', '.join(tables)} ignored (--data.metadata {tables[0]} uses it)")
+        ignored = ", ".join(tables)
+        notes.append(f"classes come from the folders; ignored: {ignored} (--data.metadata {tables[0]} uses it)")
     splits = {}
     for split, folder in (parts or {"all": root}).items():
         found = scan_classes(folder, root, endings)
@@ -218,8 +219,8 @@ def _from_tables(root: Path, data: DataConfig) -> Source | None:
     cache_dir = cache_root(data) / "tables"
     parts = split_tables(tables)
     if not parts and len(tables) > 1:
-        raise DataError(f"'{folder}' holds the tables {', '.join(table.name for table in tables[:8])}, none named train, "
-                        "validation or test; rename them or give one of them as --data")
+        raise DataError(f"'{folder}' holds the tables {', '.join(table.name for table in tables[:8])}, none named "
+                        "train, validation or test; rename them or give one of them as --data")
     chosen: Mapping[str, Sequence[Path]] = parts or {"all": tables}
     splits = {}
     for split, paths in chosen.items():
@@ -236,8 +237,8 @@ def _from_inner(root: Path, data: DataConfig, modality: str) -> Source:
         source = _from_folder(folders[0], data, modality)
         return replace(source, notes=(f"the data lies in the folder '{folders[0].name}'", *source.notes))
     found = ", ".join(sorted(entry.name for entry in root.iterdir())[:8]) or "nothing"
-    wanted = "train/<class>/<file>, <class>/<file>, metadata.csv beside the files" if modality == "image" else "train.csv"
-    raise DataError(f"'{root}' holds no {modality} data that is understood (found: {found}); expected {wanted}, "
+    wanted = "train/<class>/<file>, <class>/<file>, " + ("metadata.csv beside them, " if modality == "image" else "")
+    raise DataError(f"'{root}' holds no {modality} data that is understood (found: {found}); expected {wanted}"
                     "tables named train, validation and test, or a saved data set")
 
 
@@ -257,7 +258,8 @@ def _divide(source: Source, data: DataConfig) -> Source:
     table = source.splits["all"]
     names = table.rows.column_names
     if data.split_column and data.split_column not in names:
-        raise DataError(f"data.split_column {data.split_column!r} is not in the data; {nearest(data.split_column, names)}")
+        raise DataError(f"data.split_column {data.split_column!r} is not in the data; "
+                        f"{nearest(data.split_column, names)}")
     column = data.split_column or (_SPLIT_COLUMN if _SPLIT_COLUMN in names else None)
     if column:
         return _divide_by(source, [str(value or "") for value in table.rows[column]], f"column {column!r}")
@@ -294,7 +296,8 @@ def list_images(value: str) -> list[str]:
         return [str(path)]
     if not path.is_dir():
         raise DataError(f"'{value}' is no file and no folder; check the path")
-    found = sorted(str(file) for file in path.rglob("*") if file.suffix.lower() in FILE_ENDINGS["image"] and file.is_file())
+    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in FILE_ENDINGS["image"])
+    found = [str(file) for file in files if file.is_file()]
     if not found:
         raise DataError(f"folder '{value}' holds no file ending in {', '.join(FILE_ENDINGS['image'][:5])}")
     return found

@@ -29,7 +29,7 @@ def allocate(counts: np.ndarray, total: int, *, keep: int = 0) -> np.ndarray:
         open_classes = np.flatnonzero(taken < room)
         order = open_classes[np.argsort((taken - ideal)[open_classes], kind="stable")]
         taken[order[:total - int(taken.sum())]] += 1
-    return taken
+    return np.asarray(taken)
 
 
 def draw(labels: np.ndarray, total: int, *, seed: int, purpose: str) -> np.ndarray:

@@ -171,7 +171,8 @@ def _parse(path: Path, body: bytes, names: list[str], delimiter: str) -> pa.Tabl
 def _read_records(path: Path) -> list[dict[str, Any]]:
     text = read_utf8(path)
     whole = text.lstrip().startswith("[")
-    pieces = [(1, text)] if whole else [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    lines = [text] if whole else text.split("\n")
+    pieces = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
     records: list[dict[str, Any]] = []
     for number, piece in pieces:
         try:

@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from tlhub.data.prepare import Examples
+from tlhub.data.tensors import to_device
 from tlhub.errors import CheckpointError
 
 _CHUNK = 1000
@@ -50,7 +51,7 @@ class TextInputs:
     Attributes:
         labels: int64, shape (n,).
         lengths: Tokens of each text, shape (n,).
-        truncated: How many texts are cut.
+        truncated: How many texts reach the limit, so are probably cut.
 
     Raises:
         CheckpointError: Texts differ in length and the tokenizer has no token to pad with.
@@ -95,14 +96,7 @@ class TextInputs:
             places = np.arange(width)[None, :]
             mask = places >= (width - lengths)[:, None] if self._left else places < lengths[:, None]
             tables["attention_mask"] = mask.astype(np.int64)
-        return {name: _to_device(table, device) for name, table in tables.items()}
-
-
-def _to_device(table: np.ndarray, device: torch.device) -> torch.Tensor:
-    tensor = torch.from_numpy(table)
-    if device.type == "cuda":
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)
+        return {name: to_device(table, device) for name, table in tables.items()}
 
 
 def _tokenise(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, limit: int | None) -> dict[str, _Ragged]:
