@@ -24,6 +24,7 @@ from tlhub.data.prepare import PreparedData, prepare, prepare_evaluation
 from tlhub.environment import versions
 from tlhub.errors import CheckpointError, TlhubError, UsageError
 from tlhub.folder import RunFolder, open_folder, plain_identity
+from tlhub.models.assembly import lay_out
 from tlhub.models.checkpoints import Checkpoint, load_checkpoint
 from tlhub.models.features import available_features
 from tlhub.models.heads import output_layer
@@ -137,8 +138,9 @@ class Run:
 
     def _load(self) -> tuple[nn.Module, Any]:
         if self._loaded is None:
-            self._loaded = load_saved(self.folder / "model", auto_model=self.task.auto_model,
-                                      auto_processor=self.task.auto_processor)
+            model, processor = load_saved(self.folder / "model", auto_model=self.task.auto_model,
+                                          auto_processor=self.task.auto_processor)
+            self._loaded = lay_out(model), processor
         return self._loaded
 
 
@@ -186,11 +188,11 @@ def finetune(config: RunConfig, *, overwrite: bool = False) -> Run:
             logger.info(note)
         checkpoint = load_checkpoint(config.model, auto_model=task.auto_model, auto_processor=task.auto_processor,
                                      label_names=data.label_names, pretrained=strategy.pretrained, seed=config.seed)
+        lay_out(checkpoint.model)
+        given, config = config, _resolve(config, task, data, checkpoint, accelerator)
         with accelerator.main_process_first():
             inputs = {split: task.inputs(examples, checkpoint.processor, config, fingerprint=f"{data.fingerprint}{split}")
                       for split, examples in data.splits.items()}
-        given = config
-        config = _resolve(config, task, data, checkpoint, accelerator)
         _record(folder, given, config, data, checkpoint, accelerator)
         bench = Workbench(config, folder, accelerator, task, checkpoint, inputs, data.label_names, data.fingerprint,
                           ArrayCache(cache_root(config.data)))

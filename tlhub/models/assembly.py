@@ -77,3 +77,15 @@ def head_module(model: nn.Module) -> nn.Module:
     """Return the module that maps features (b, d) to logits (b, classes)."""
     return model.head if isinstance(model, PooledClassifier) else output_layer(model)[1]
 
+
+
+def lay_out(model: nn.Module) -> nn.Module:
+    """Return the model with its weights in the layout that is fastest: channels last where it has convolutions.
+
+    Convolutions follow the layout of their weights; on CPUs their backward pass is many times faster so, and on GPUs
+    tensor cores need it. Values are unchanged.
+    """
+    if any(isinstance(module, nn.Conv2d) for module in model.modules()):
+        # torch types this argument as a device or dtype only.
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model

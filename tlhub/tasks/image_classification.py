@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
 from tlhub.config import RunConfig
 from tlhub.data.batches import Inputs
+from tlhub.data.files import FILE_ENDINGS
 from tlhub.data.image import ImageInputs
 from tlhub.data.prepare import Examples
-from tlhub.data.sources import list_images
 from tlhub.registry import TASKS
 from tlhub.tasks.base import Classification
 
@@ -31,5 +32,9 @@ class ImageClassification(Classification):
 
     def read(self, values: Sequence[str]) -> Examples:
         """Return picture files; a folder stands for the pictures in it."""
-        files = [path for value in values for path in list_images(value)]
+        files: list[str] = []
+        for value in values:
+            path = Path(value)
+            inside = sorted(path.rglob("*")) if path.is_dir() else []
+            files += [str(file) for file in inside if file.suffix.lower() in FILE_ENDINGS["image"]] or [value]
         return Examples(inputs=files, labels=np.zeros(len(files), dtype=np.int64), ids=files, groups=None)

@@ -53,8 +53,9 @@ def save(folder: Path, name: str, snapshot: Snapshot) -> Path:
     temporary.mkdir(parents=True)
     try:
         for group, tensors in snapshot.tensors.items():
-            save_file({key: value.detach().cpu().clone() for key, value in tensors.items()},
-                      temporary / f"{group}.safetensors")
+            plain = {key: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+                     for key, value in tensors.items()}
+            save_file(plain, temporary / f"{group}.safetensors")
         (temporary / "state.json").write_text(json.dumps(dict(snapshot.state), indent=1))
         digests = {path.name: _digest(path) for path in sorted(temporary.iterdir())}
         for path in temporary.iterdir():
