@@ -14,6 +14,8 @@ from tlhub.models.blocks import blocks
 BatchNorm = nn.modules.batchnorm._BatchNorm
 NAMED = 5
 """Tensors named in a message before the rest is counted."""
+FIRM = 1e-4
+"""Share of the model's largest gradient above which a tensor must move; a smaller step can vanish in rounding."""
 
 
 @dataclass(frozen=True)
@@ -108,13 +110,23 @@ class TrainabilityAudit:
         self.free = self.trainable | moving
         self.before = _sums(model)
         self._reached: dict[str, torch.Tensor] = {}
+        self._firmly: dict[str, torch.Tensor] = {}
 
     def observe(self, model: nn.Module) -> None:
-        """Note which trainable tensors got a gradient other than zero; no host synchronisation."""
-        for name, parameter in model.named_parameters():
-            if parameter.requires_grad and parameter.grad is not None:
-                nonzero = parameter.grad.detach().any()
-                self._reached[name] = self._reached[name] | nonzero if name in self._reached else nonzero
+        """Note which trainable tensors got a gradient, and how it compares; no host synchronisation."""
+        peaks = {
+            name: torch.linalg.vector_norm(parameter.grad.detach(), float("inf"), dtype=torch.float32)
+            for name, parameter in model.named_parameters()
+            if parameter.requires_grad and parameter.grad is not None
+        }
+        if not peaks:
+            return
+        device = next(iter(peaks.values())).device
+        largest = torch.stack([peak.to(device) for peak in peaks.values()]).amax()
+        for name, peak in peaks.items():
+            reached, firmly = peak > 0, peak > FIRM * largest.to(peak.device)
+            self._reached[name] = self._reached[name] | reached if name in self._reached else reached
+            self._firmly[name] = self._firmly[name] | firmly if name in self._firmly else firmly
 
     def check(self, model: nn.Module) -> tuple[str, ...]:
         """Compare the model with what it was.
@@ -123,18 +135,19 @@ class TrainabilityAudit:
             Names of trainable tensors that never got a gradient other than zero.
 
         Raises:
-            TlhubError: A frozen tensor or buffer moved, or a trainable one that got a gradient did not.
+            TlhubError: A frozen tensor or buffer moved, or a trainable one did not in spite of a gradient that is no rounding error.
         """
         after = _sums(model)
         moved = {name for name, value in after.items() if value != self.before[name]}
         if wrong := sorted(moved - self.free):
             raise TlhubError(f"training moved {_listed(wrong)}, declared frozen; this is a fault of the strategy")
-        reached = {name for name, flag in self._reached.items() if bool(flag)}
-        if still := sorted((reached & self.trainable) - moved):
+        firmly = {name for name, flag in self._firmly.items() if bool(flag)}
+        if still := sorted((firmly & self.trainable) - moved):
             raise TlhubError(
                 f"training did not move {_listed(still)}, declared trainable, in spite of a gradient; "
                 "the optimizer does not hold it, or the learning rate is too small"
             )
+        reached = {name for name, flag in self._reached.items() if bool(flag)}
         return tuple(sorted(self.trainable - reached))
 
 

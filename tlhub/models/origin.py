@@ -51,7 +51,7 @@ def resolve_origin(name: str, revision: str | None = None) -> Origin:
         CheckpointError: Nothing usable is there, or its weights are pickled.
     """
     folder = Path(name).expanduser()
-    if folder.is_dir():
+    if name and folder.is_dir():
         if revision is not None:
             raise CheckpointError(f"model.revision {revision!r} was given, but {name!r} is a folder; leave it out")
         kind, commit = "local", None

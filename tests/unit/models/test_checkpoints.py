@@ -45,7 +45,8 @@ def test_a_head_for_the_same_labels_is_kept_by_name(kind: str, tmp_path: Path) -
     folder = tiny.checkpoint(tmp_path, kind, ("z", "x", "y"))
     checkpoint = load(folder, kind)
     before = tiny.auto_model(kind).from_pretrained(folder).eval()
-    before.config.pad_token_id = checkpoint.model.config.pad_token_id
+    if kind == "gpt2":
+        before.config.pad_token_id = checkpoint.model.config.pad_token_id
     batch = tiny.inputs(kind)
     assert torch.allclose(checkpoint.model(**batch).logits, before(**batch).logits[:, [1, 2, 0]], atol=1e-6)
     assert checkpoint.new_parameters == frozenset()
@@ -77,8 +78,9 @@ def test_half_precision_files_train_in_single(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["bert", "gpt2", "swin"])
 def test_dropout_is_overridden_everywhere(kind: str, tmp_path: Path) -> None:
-    folder = tiny.checkpoint(tmp_path, kind)
+    folder = tiny.checkpoint(tmp_path, kind, **({"drop_path_rate": 0.2, "hidden_dropout_prob": 0.5} if kind == "swin" else {}))
     batch = tiny.inputs(kind)
+    torch.manual_seed(0)
     ordinary, silent = load(folder, kind).model.train(), load(folder, kind, dropout=0.0).model.train()
     assert not torch.equal(ordinary(**batch).logits, ordinary(**batch).logits)
     assert torch.equal(silent(**batch).logits, silent(**batch).logits)
