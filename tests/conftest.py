@@ -15,7 +15,7 @@ import pytest
 _HF_HOME = tempfile.mkdtemp(prefix="tlhub-tests-")
 os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", HF_HOME=_HF_HOME, TOKENIZERS_PARALLELISM="false")
 
-import tlhub  # noqa: F401  (its finder has to be there before torchaudio and torchvision are imported)
+import tlhub  # noqa: E402, F401  (its finder has to be there before torchaudio and torchvision are imported)
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost", "0.0.0.0", "")
 

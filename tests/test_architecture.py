@@ -16,9 +16,26 @@ FILES = {path: ast.parse(path.read_text()) for path in sorted(PACKAGE.rglob("*.p
 
 # What a line names may be imported by the lines above it, never the other way round.
 LAYERS = (
-    ("__main__",), ("cli",), ("doctor",), ("api",), ("run",), ("results", "workbench"), ("tasks",), ("wake_word",),
-    ("strategies",), ("training",), ("evaluation",), ("models",), ("data",), ("folder", "launching"), ("options",),
-    ("limits", "parsers"), ("config",), ("registry", "environment", "seeding", "errors"), ("__init__",))
+    ("__main__",),
+    ("cli",),
+    ("doctor",),
+    ("api",),
+    ("run",),
+    ("results", "workbench"),
+    ("tasks",),
+    ("wake_word",),
+    ("strategies",),
+    ("training",),
+    ("evaluation",),
+    ("models",),
+    ("data",),
+    ("folder", "launching"),
+    ("options",),
+    ("limits", "parsers"),
+    ("config",),
+    ("registry", "environment", "seeding", "errors", "version"),
+    ("__init__",),
+)
 DOORS = {"peft": {"models/adapters.py"}, "jsonargparse": {"parsers.py"}}
 FORBIDDEN_CALLS = {"torch.save", "torch.load", "pickle.dump", "pickle.dumps", "pickle.load", "pickle.loads"}
 # The lazy imports of packages, the command line and the doctor are what keeps `--help` and errors quick.
@@ -52,14 +69,18 @@ MODULES = {module_name(path): path for path in FILES}
 
 def unit(module):
     """Return the part of the package that a module belongs to: `tlhub.data.text` belongs to `data`."""
-    return (module.split(".") + ["__init__"])[1]
+    return [*module.split("."), "__init__"][1]
 
 
 def imported(tree, *, late):
     """Return the modules that a file imports, with those below functions or not, without those for types only."""
     found = []
-    for_types = {id(child) for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
-                 for child in ast.walk(node)}
+    for_types = {
+        id(child)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+        for child in ast.walk(node)
+    }
     inside = {id(child) for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) for child in ast.walk(node)}
     for node in ast.walk(tree):
         if id(node) in for_types or (id(node) in inside) != late:
@@ -75,13 +96,28 @@ def imported(tree, *, late):
 @functools.cache
 def dependencies():
     """Return the modules of the package that each of them imports, at any place."""
-    return {name: {module for late in (False, True) for module in imported(FILES[path], late=late)
-                   if module in MODULES and module != name} for name, path in MODULES.items()}
+    return {
+        name: {
+            module
+            for late in (False, True)
+            for module in imported(FILES[path], late=late)
+            if module in MODULES and module != name
+        }
+        for name, path in MODULES.items()
+    }
 
 
 def test_every_file_is_seen():
     assert len(FILES) >= 40
-    assert {path.parent.name for path in FILES} >= {"tlhub", "data", "models", "training", "evaluation", "strategies", "tasks"}
+    assert {path.parent.name for path in FILES} >= {
+        "tlhub",
+        "data",
+        "models",
+        "training",
+        "evaluation",
+        "strategies",
+        "tasks",
+    }
 
 
 def test_files_are_short():
@@ -108,14 +144,18 @@ def test_functions_take_few_parameters():
 def test_imports_go_downward():
     rank = {name: number for number, layer in enumerate(LAYERS) for name in layer}
     assert {unit(name) for name in MODULES} <= set(rank), "a new part of the package needs its place in LAYERS"
-    upward = [f"{name} imports {module}" for name, modules in dependencies().items() for module in modules
-              if rank[unit(name)] > rank[unit(module)] and name != "tlhub"]
+    upward = [
+        f"{name} imports {module}"
+        for name, modules in dependencies().items()
+        for module in modules
+        if rank[unit(name)] > rank[unit(module)] and name != "tlhub"
+    ]
     assert upward == []
 
 
 def test_no_import_cycle():
-    # The package's own file imports environment.py alone, which imports nothing of the package.
-    assert dependencies()["tlhub"] == {"tlhub.environment"}
+    # The package's own file imports environment.py and version.py, which import nothing of the package.
+    assert dependencies()["tlhub"] == {"tlhub.environment", "tlhub.version"}
     assert dependencies()["tlhub.environment"] == set()
     graph = {name: targets - {"tlhub"} for name, targets in dependencies().items() if name != "tlhub"}
     assert sum(map(len, graph.values())) > 80
@@ -144,13 +184,22 @@ def test_nothing_is_pickled():
     calls = [ast.unparse(node.func) for tree in FILES.values() for node in ast.walk(tree) if isinstance(node, ast.Call)]
     assert len(calls) > 1000
     assert set(calls) & FORBIDDEN_CALLS == set()
-    loads = [node for tree in FILES.values() for node in ast.walk(tree) if isinstance(node, ast.keyword) and node.arg == "allow_pickle"]
+    loads = [
+        node
+        for tree in FILES.values()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.keyword) and node.arg == "allow_pickle"
+    ]
     assert all(isinstance(node.value, ast.Constant) and node.value.value is False for node in loads)
 
 
 def test_only_the_command_line_prints():
-    printing = {relative(path) for path, tree in FILES.items() for node in ast.walk(tree)
-                if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"}
+    printing = {
+        relative(path)
+        for path, tree in FILES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+    }
     assert printing == {"cli.py"}
 
 
@@ -166,7 +215,11 @@ def test_everything_public_is_annotated_and_documented():
                     missing.append(f"{relative(path)}:{node.name}")
     for path, node in functions():
         arguments = node.args.posonlyargs + node.args.args + node.args.kwonlyargs
-        bare = [argument.arg for argument in arguments if argument.annotation is None and argument.arg not in ("self", "cls")]
+        bare = [
+            argument.arg
+            for argument in arguments
+            if argument.annotation is None and argument.arg not in ("self", "cls")
+        ]
         if bare or node.returns is None:
             missing.append(f"{relative(path)}:{node.name} {bare or 'return'}")
     assert seen > 150
@@ -175,8 +228,13 @@ def test_everything_public_is_annotated_and_documented():
 
 def is_nested(tree, node):
     """Tell whether a definition stands inside a function, or in a private class."""
-    holders = [holder for holder in ast.walk(tree) if isinstance(holder, ast.FunctionDef | ast.ClassDef) and holder is not node
-               and any(child is node for child in ast.walk(holder))]
+    holders = [
+        holder
+        for holder in ast.walk(tree)
+        if isinstance(holder, ast.FunctionDef | ast.ClassDef)
+        and holder is not node
+        and any(child is node for child in ast.walk(holder))
+    ]
     return any(isinstance(holder, ast.FunctionDef) or holder.name.startswith("_") for holder in holders)
 
 
@@ -185,16 +243,24 @@ def test_every_raised_error_is_documented():
     for path, node in functions():
         if node.name.startswith("_") or is_nested(FILES[path], node):
             continue
-        raised = {name for child in ast.walk(node) if isinstance(child, ast.Raise) and child.exc
-                  for name in re.findall(r"^\w+(?:Error|Exit|Interrupt)", ast.unparse(child.exc))}
+        raised = {
+            name
+            for child in ast.walk(node)
+            if isinstance(child, ast.Raise) and child.exc
+            for name in re.findall(r"^\w+(?:Error|Exit|Interrupt)", ast.unparse(child.exc))
+        }
         seen += len(raised)
         section = re.search(r"Raises:\n(.*)", ast.get_docstring(node) or "", re.DOTALL)
-        missing += [f"{relative(path)}:{node.name}: {name}" for name in raised if not section or f"{name}:" not in section[1]]
+        missing += [
+            f"{relative(path)}:{node.name}: {name}" for name in raised if not section or f"{name}:" not in section[1]
+        ]
     assert seen > 20
     assert missing == []
 
 
-@pytest.mark.parametrize("name", ["README.md", "CHANGELOG.md", "LICENSE", "constraints.txt", ".ci/run", "tlhub/py.typed"])
+@pytest.mark.parametrize(
+    "name", ["README.md", "CHANGELOG.md", "LICENSE", "constraints.txt", ".ci/run", "tlhub/py.typed"]
+)
 def test_the_project_has_its_files(name):
     assert (REPOSITORY / name).exists()
 
@@ -209,8 +275,11 @@ def test_the_constraints_pin_every_dependency():
     # tomllib is not in Python 3.10, and the tables are plain enough to read.
     text = (REPOSITORY / "pyproject.toml").read_text()
     names = {name.lower() for name in re.findall(r'^    "([A-Za-z0-9-]+)(?:>=[^"]*)?",$', text, re.MULTILINE)}
-    pinned = {line.partition("==")[0].lower().replace("_", "-")
-              for line in (REPOSITORY / "constraints.txt").read_text().splitlines() if "==" in line}
+    pinned = {
+        line.partition("==")[0].lower().replace("_", "-")
+        for line in (REPOSITORY / "constraints.txt").read_text().splitlines()
+        if "==" in line
+    }
     assert len(names) >= 18
     assert names <= pinned
     assert "+" not in (REPOSITORY / "constraints.txt").read_text().replace("C++", "")

@@ -6,12 +6,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from tlhub import environment
+from tlhub.version import __version__
 
 if TYPE_CHECKING:
     from tlhub import tasks
     from tlhub.api import evaluate, finetune, load
 
-__version__ = "0.1.0"
 __all__ = ["__version__", "evaluate", "finetune", "load", "tasks"]
 
 # The one side effect of this import; it has to precede any import of torchaudio or torchvision (see the module).

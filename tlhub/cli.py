@@ -84,6 +84,7 @@ def guarded(body: Callable[[], Ending], *, debug: bool) -> int:
         if debug:
             traceback.print_exc()
         ending = _ending(error)
+    launching.leave_group()
     if launching.is_relaunched():
         launching.leave(ending)
     elif ending.reason:

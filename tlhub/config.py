@@ -18,6 +18,9 @@ FEATURE_STRATEGIES = ("linear_probe", "head")
 IMAGE_TASKS = ("image-classification",)
 TEXT_TASKS = ("text-classification",)
 AUTO_METHODS = ("lora", "dora", "rslora", "pissa", "loha", "lokr", "ia3", "vera", "oft", "boft", "adalora", "randlora")
+METHODS_WITHOUT = {"ia3": ("rank", "alpha", "adapter_dropout"), "vera": ("alpha",), "oft": ("alpha",),
+                   "boft": ("alpha",)}
+"""The adapter fields that have no effect with a PEFT method."""
 
 
 def option(default: Any, words: str, *, strategies: tuple[str, ...] = (), tasks: tuple[str, ...] = (),

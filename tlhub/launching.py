@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -58,6 +59,13 @@ def leave(ending: Ending) -> None:
     folder = Path(os.environ[_REPORTS])
     if folder.is_dir():
         (folder / f"{rank()}.json").write_text(json.dumps(asdict(ending)))
+
+
+def leave_group() -> None:
+    """Leave the group of processes, if there is one: its threads outlive Python otherwise, and abort the process."""
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def launch(script: Sequence[str], num_processes: int) -> Ending:

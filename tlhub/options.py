@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from tlhub import config as fields
-from tlhub.config import IDENTITY_EXCLUDES, SECTIONS, SHORT_OPTIONS, RunConfig
+from tlhub.config import IDENTITY_EXCLUDES, METHODS_WITHOUT, SECTIONS, SHORT_OPTIONS, RunConfig
 from tlhub.errors import UsageError, nearest
 from tlhub.limits import check_values
 from tlhub.parsers import FINETUNE, one_line, option_names, suggestion, typed
@@ -101,8 +101,9 @@ def effective(config: RunConfig) -> dict[str, Any]:
     """Return the configuration as nested plain values, with only the fields that have an effect in this run."""
     values = fields.as_dict(config)
     for section, cls in SECTIONS.items():
-        kept = (field.name for field in dataclasses.fields(cls) if has_effect(field.metadata, config))
-        values[section] = {name: values[section][name] for name in kept}
+        names = [f"{section}.{field.name}" for field in dataclasses.fields(cls)]
+        for name in without_effect(config, names):
+            del values[section][name.partition(".")[2]]
     if not values["task_options"]:
         del values["task_options"]
     return values
@@ -136,6 +137,8 @@ def without_effect(config: RunConfig, names: Sequence[str]) -> dict[str, str]:
             kind, chosen = ("task", config.task) if by_task else ("strategy", config.strategy.name)
             valid = ", ".join(metadata["tasks"] if by_task else metadata["strategies"])
             reasons[name] = f"{kind} {chosen!r} (it has with: {valid})"
+        elif section == "strategy" and key in METHODS_WITHOUT.get(config.strategy.method, ()):
+            reasons[name] = f"strategy.method {config.strategy.method!r}"
     return reasons
 
 

@@ -29,22 +29,33 @@ def fail(error):
 
 @pytest.mark.parametrize("words", HELP, ids=" ".join)
 def test_help_needs_no_torch(words):
-    code = ("import sys; from tlhub.cli import main; code = main(sys.argv[1:]); "
-            "print('heavy:', [name for name in ('torch', 'transformers', 'numpy', 'datasets') if name in sys.modules], code)")
-    ended = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=REPOSITORY, check=True)
+    code = (
+        "import sys; from tlhub.cli import main; code = main(sys.argv[1:]); "
+        "print('heavy:', {'torch', 'transformers', 'numpy', 'datasets'} & set(sys.modules), code)"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=REPOSITORY, check=True
+    )
     assert "usage: tlhub" in ended.stdout
-    assert ended.stdout.endswith("heavy: [] 0\n")
+    assert ended.stdout.endswith("heavy: set() 0\n")
 
 
 def test_every_promised_command_is_there():
     assert [command.name for command, _ in cli._COMMANDS] == ["finetune", "evaluate", "predict", "data check", "doctor"]
 
 
-@pytest.mark.parametrize(("error", "code", "words"), [
-    (UsageError("use x"), 2, "use x"), (DataError("bad\nrow"), 3, "bad row"), (CheckpointError("no model"), 4, "no model"),
-    (StoppedError("after step 3"), 75, "after step 3"), (KeyboardInterrupt(), 75, "stopped on request"),
-    (RuntimeError("boom\n at x"), 1, "RuntimeError: boom at x (--debug shows where)"),
-    (OSError(errno.ENOSPC, "No space left on device", "runs/x"), 1, "the disk is full (runs/x)")])
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (UsageError("use x"), 2, "use x"),
+        (DataError("bad\nrow"), 3, "bad row"),
+        (CheckpointError("no model"), 4, "no model"),
+        (StoppedError("after step 3"), 75, "after step 3"),
+        (KeyboardInterrupt(), 75, "stopped on request"),
+        (RuntimeError("boom\n at x"), 1, "RuntimeError: boom at x (--debug shows where)"),
+        (OSError(errno.ENOSPC, "No space left on device", "runs/x"), 1, "the disk is full (runs/x)"),
+    ],
+)
 def test_failures_are_one_line_and_a_code(capsys, error, code, words):
     assert cli.guarded(lambda: fail(error), debug=False) == code
     output = capsys.readouterr()
@@ -64,12 +75,19 @@ def test_success_says_nothing(capsys):
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize(("words", "message"), [
-    (["fintune"], "command 'fintune' is not known; did you mean 'finetune'"), (["data", "chek"], "'data chek' is not known"),
-    (["finetune", "text-classification", "--model", "m"], "no data is given"), (["evaluate", "runs/x"], "no data is given"),
-    (["predict", "runs/x"], "required"), (["predict", "r", "x", "--batch_size", "no"], "'--batch_size' is 'no'"),
-    (["data", "check", "text-clasification", "--data", "d"], "did you mean 'text-classification'"),
-    (["doctor", "--fast"], "'--fast' is not known")])
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["fintune"], "command 'fintune' is not known; did you mean 'finetune'"),
+        (["data", "chek"], "'data chek' is not known"),
+        (["finetune", "text-classification", "--model", "m"], "no data is given"),
+        (["evaluate", "runs/x"], "no data is given"),
+        (["predict", "runs/x"], "required"),
+        (["predict", "r", "x", "--batch_size", "no"], "'--batch_size' is 'no'"),
+        (["data", "check", "text-clasification", "--data", "d"], "did you mean 'text-classification'"),
+        (["doctor", "--fast"], "'--fast' is not known"),
+    ],
+)
 def test_wrong_usage_is_exit_code_2(capsys, words, message):
     assert cli.main(words) == 2
     error = capsys.readouterr().err
@@ -80,14 +98,20 @@ def test_wrong_usage_is_exit_code_2(capsys, words, message):
 def test_recipes_get_the_options_as_keyword_arguments():
     seen = []
     with pytest.raises(SystemExit) as ended:
-        cli.recipe(seen.append, task="text-classification", argv=["--model", "m", "--data", "d", "--epochs", "2", "--overwrite"])
+        cli.recipe(
+            seen.append,
+            task="text-classification",
+            argv=["--model", "m", "--data", "d", "--epochs", "2", "--overwrite"],
+        )
     assert ended.value.code == 0
     assert seen == [{"model": {"name": "m"}, "data": {"source": "d"}, "train": {"epochs": 2.0}, "overwrite": True}]
 
 
 def test_recipes_have_the_exit_codes_of_the_command(capsys):
     with pytest.raises(SystemExit) as ended:
-        cli.recipe(lambda options: fail(DataError("bad")), task="text-classification", argv=["--model", "m", "--data", "d"])
+        cli.recipe(
+            lambda options: fail(DataError("bad")), task="text-classification", argv=["--model", "m", "--data", "d"]
+        )
     assert ended.value.code == 3
     with pytest.raises(SystemExit) as ended:
         cli.recipe(print, task="text-classification", argv=["--model", "m", "--data", "d", "--epoch", "2"])
@@ -96,9 +120,11 @@ def test_recipes_have_the_exit_codes_of_the_command(capsys):
 
 
 def test_a_signal_before_training_is_a_stop():
-    code = ("import os, signal, sys, time; from tlhub import cli\n"
-            "def body():\n    os.kill(os.getpid(), signal.SIGTERM); time.sleep(9)\n"
-            "sys.exit(cli.guarded(body, debug=False))")
+    code = (
+        "import os, signal, sys, time; from tlhub import cli\n"
+        "def body():\n    os.kill(os.getpid(), signal.SIGTERM); time.sleep(9)\n"
+        "sys.exit(cli.guarded(body, debug=False))"
+    )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, check=False)
     assert ended.returncode == 75
     assert ended.stderr == "tlhub: stopped on request; the same command goes on\n"

@@ -26,7 +26,9 @@ def test_defaults_are_among_the_choices():
 
 
 def test_every_number_has_its_limits():
-    numbers = {f"{section}.{field.name}" for section, field in FIELDS if {"int", "float"} & set(field.type.split(" | "))}
+    numbers = {
+        f"{section}.{field.name}" for section, field in FIELDS if {"int", "float"} & set(field.type.split(" | "))
+    }
     assert numbers | {"seed"} == set(NUMBERS)
     assert len(numbers) > 20
 

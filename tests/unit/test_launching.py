@@ -30,7 +30,9 @@ recipe(main, task="text-classification")
 """
 
 
-@pytest.mark.parametrize(("codes", "expected"), [([0, 0], 0), ([1, 3], 3), ([75, 75], 75), ([1, 75], 1), ([4, 75], 4), ([-9, 0], -9)])
+@pytest.mark.parametrize(
+    ("codes", "expected"), [([0, 0], 0), ([1, 3], 3), ([75, 75], 75), ([1, 75], 1), ([4, 75], 4), ([-9, 0], -9)]
+)
 def test_the_ending_that_counts(codes, expected):
     assert _decisive([Ending(code) for code in codes], 2, Ending(1)).code == expected
 
@@ -53,8 +55,13 @@ def test_several_processes_need_a_launcher(monkeypatch):
 def test_two_processes_form_one_group_and_their_exit_code_survives(tmp_path, seed, code, error):
     script = tmp_path / "recipe.py"
     script.write_text(SCRIPT.format(root=str(REPOSITORY)))
-    ended = subprocess.run([sys.executable, str(script), "--model", "m", "--data", "d", "--num_processes", "2",
-                            "--seed", str(seed)], capture_output=True, text=True, timeout=120, check=False)
+    ended = subprocess.run(
+        [sys.executable, str(script), "--model", "m", "--data", "d", "--num_processes", "2", "--seed", str(seed)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert "total 3.0 of 2\n" in ended.stdout
     assert ended.returncode == code
     assert ended.stderr == error

@@ -12,13 +12,22 @@ def test_the_defaults_are_accepted():
 @pytest.mark.parametrize("name", NUMBERS)
 def test_every_limit_is_held(name):
     low, high, ends = NUMBERS[name]
-    for value, inside in ((low - 1, False), (low, ends[0] == "["), (min(low + 0.5, high) if "." in str(low / 3) else low + 1, True)):
-        config = replace(RunConfig(), {name: value, **({"data.test_fraction": 0.0} if name != "data.test_fraction" else
-                                                       {"data.validation_fraction": 0.0})})
+    for value, inside in (
+        (low - 1, False),
+        (low, ends[0] == "["),
+        (min(low + 0.5, high) if "." in str(low / 3) else low + 1, True),
+    ):
+        config = replace(
+            RunConfig(),
+            {
+                name: value,
+                **({"data.test_fraction": 0.0} if name != "data.test_fraction" else {"data.validation_fraction": 0.0}),
+            },
+        )
         if inside and value < high:
             check_values(config)
         elif not inside:
-            with pytest.raises(UsageError, match=f"option '{name}' is .*; it has to be (at least|more than) {low}"):
+            with pytest.raises(UsageError, match=rf"option '{name}' is .*; it has to be (at least|more than) {low}"):
                 check_values(config)
 
 
@@ -30,7 +39,7 @@ def test_a_number_that_is_none_is_refused():
 
 
 def test_a_choice_is_refused_with_the_closest_one():
-    with pytest.raises(UsageError, match="option 'train.schedule' is 'cosin'; did you mean 'cosine'"):
+    with pytest.raises(UsageError, match=r"option 'train\.schedule' is 'cosin'; did you mean 'cosine'"):
         check_values(replace(RunConfig(), {"train.schedule": "cosin"}))
 
 

@@ -67,6 +67,7 @@ def test_what_is_written_reads_back(recipe):
 @pytest.mark.parametrize(("words", "message"), [
     (["--strategy", "lara"], "strategy 'lara' is not known; did you mean 'lora'"),
     (["--strategy.rank", "16"], "'strategy.rank' (given: 16) has no effect with strategy 'full' (it has with: lora)"),
+    (["--strategy", "lora", "--strategy.method", "ia3", "--strategy.rank", "4"], "with strategy.method 'ia3'"),
     (["--strategy", "linear_probe", "--epochs", "3"], "'train.epochs' (given: 3.0) has no effect with strategy"),
     (["--data.flip", "false"], "has no effect with task 'text-classification' (it has with: image-classification)"),
     (["--keyword", "marvin"], "'task_options.keyword' has no effect in task 'text-classification'"),

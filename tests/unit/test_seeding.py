@@ -4,8 +4,16 @@ from tlhub.seeding import derive, generator, uniforms
 
 
 def test_seeds_depend_on_every_part_of_the_purpose():
-    seeds = {derive(0), derive(1), derive(0, "order"), derive(0, "order", 1), derive(0, "order", 2), derive(0, 1, "order"),
-             derive(0, "1"), derive(0, 1)}
+    seeds = {
+        derive(0),
+        derive(1),
+        derive(0, "order"),
+        derive(0, "order", 1),
+        derive(0, "order", 2),
+        derive(0, 1, "order"),
+        derive(0, "1"),
+        derive(0, 1),
+    }
     assert len(seeds) == 8
     assert all(0 <= seed < 2**63 for seed in seeds)
 
