@@ -15,10 +15,11 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 
 SIZE = 32
 HIDDEN = 16
-WORDS = (
+SENTENCE = (
     "a the good bad fine poor great awful film book day night sun rain is was very not red green blue cat dog runs "
     "sleeps what who where when how many city name number person of in and"
-).split()
+)
+WORDS = tuple(SENTENCE.split())
 TEXT_KINDS = ("bert", "roberta", "distilbert", "gpt2")
 IMAGE_KINDS = ("vit", "resnet", "convnextv2", "swin")
 

@@ -18,6 +18,40 @@ from tlhub.errors import CheckpointError
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 LABELS = "labels.json"
+README = """# Adapter
+
+A PEFT adapter with its trained head over {where} (its weights: SHA-256
+`{weights}`). To load it, in this folder:
+
+```python
+{code}```
+"""
+EMBEDDED = """from transformers import {model}, {processor}
+
+folder = "."
+model = {model}.from_pretrained(folder)
+processor = {processor}.from_pretrained(folder)
+"""
+SEPARATE = """import json
+
+from peft import PeftModel
+from transformers import {model}, {processor}
+
+folder = "."
+with open(f"{{folder}}/labels.json", encoding="utf-8") as file:
+    names = json.load(file)["label_names"]
+base = {model}.from_pretrained(
+    {base!r},
+    revision={revision!r},
+    dtype="float32",
+    ignore_mismatched_sizes=True,
+    num_labels=len(names),
+    id2label=dict(enumerate(names)),
+    label2id={{name: index for index, name in enumerate(names)}},
+)
+model = PeftModel.from_pretrained(base, folder).eval()
+processor = {processor}.from_pretrained(folder)
+"""
 
 
 @dataclass(frozen=True)
@@ -78,29 +112,12 @@ def write_readme(folder: Path, labels: Labels, processor: Any, *, embedded: bool
     """
     kind = auto_processor_of(processor)
     where = f"`{labels.base}`" + (f" at revision `{labels.revision}`" if labels.revision else "")
-    lines = [
-        "# Adapter", "", f"A PEFT adapter with its trained head over {where} (weights: SHA-256",
-        f"`{labels.base_weight_hash}`). To load it, in this folder:", "", "```python",
-    ]
-    if embedded:
-        lines += [
-            f"from transformers import {labels.auto_model}, {kind}", "",
-            'folder = "."', f"model = {labels.auto_model}.from_pretrained(folder)",
-            f"processor = {kind}.from_pretrained(folder)",
-        ]
-    else:
-        lines += [
-            "import json", "", "from peft import PeftModel", f"from transformers import {labels.auto_model}, {kind}",
-            "", 'folder = "."', f'names = json.load(open(f"{{folder}}/{LABELS}", encoding="utf-8"))["label_names"]',
-            f"base = {labels.auto_model}.from_pretrained(", f"    {labels.base!r},", f"    revision={labels.revision!r},",
-            '    dtype="float32",', "    ignore_mismatched_sizes=True,", "    num_labels=len(names),",
-            "    id2label=dict(enumerate(names)),", "    label2id={name: index for index, name in enumerate(names)},",
-            ")", "model = PeftModel.from_pretrained(base, folder).eval()",
-            f"processor = {kind}.from_pretrained(folder)",
-        ]
-        if kind == "AutoTokenizer":
-            lines.append("model.config.pad_token_id = processor.pad_token_id")
-    (folder / "README.md").write_text("\n".join([*lines, "```", ""]), encoding="utf-8")
+    lines = EMBEDDED if embedded else SEPARATE
+    if not embedded and kind == "AutoTokenizer":
+        lines += "model.config.pad_token_id = processor.pad_token_id\n"
+    code = lines.format(model=labels.auto_model, processor=kind, base=labels.base, revision=labels.revision)
+    text = README.format(where=where, weights=labels.base_weight_hash, code=code)
+    (folder / "README.md").write_text(text, encoding="utf-8")
 
 
 def link_base(source: Path, folder: Path, head: dict[str, tuple[int, ...]]) -> None:

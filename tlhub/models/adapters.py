@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeGuard
 
 import peft
 import torch
@@ -67,7 +67,7 @@ def add_adapter(
     with seeded(derive(seed, "adapter")), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            adapted = peft.get_peft_model(model, settings, autocast_adapter_dtype=False)
+            adapted = PeftModel(model, settings, autocast_adapter_dtype=False)
         except (ValueError, TypeError, NotImplementedError, RuntimeError, AssertionError, AttributeError) as error:
             raise UsageError(
                 f"strategy.method {method!r} of rank {strategy.rank} cannot adapt {type(model).__name__}: "
@@ -81,34 +81,30 @@ def add_adapter(
 def _peft_config(strategy: StrategyConfig, layers: list[nn.Module], seed: int) -> Any:
     method, rank, dropout = strategy.method, strategy.rank, strategy.adapter_dropout
     alpha = strategy.alpha if strategy.alpha is not None else rank
-    transposed = {"fan_in_fan_out": all(isinstance(layer, Conv1D) for layer in layers)}
-    if method in ("lora", "dora", "rslora", "pissa"):
-        return peft.LoraConfig(
-            r=rank, lora_alpha=alpha, lora_dropout=dropout, use_dora=method == "dora", use_rslora=method == "rslora",
-            init_lora_weights="pissa" if method == "pissa" else True, **transposed,
-        )
-    if method == "adalora":
-        # Without a budget schedule every rank is kept: this is the parametrisation by singular values alone.
-        return peft.AdaLoraConfig(
-            init_r=rank, target_r=rank, lora_alpha=alpha, lora_dropout=dropout, total_step=1, **transposed
-        )
-    if method in ("loha", "lokr"):
-        kind = peft.LoHaConfig if method == "loha" else peft.LoKrConfig
-        return kind(r=rank, alpha=alpha, module_dropout=dropout)
-    if method == "vera":
-        key = derive(seed, "projection") % 2**31
-        return peft.VeraConfig(r=rank, vera_dropout=dropout, projection_prng_key=key, **transposed)
-    if method == "randlora":
-        key = derive(seed, "projection") % 2**31
-        scale = strategy.alpha if strategy.alpha is not None else RANDLORA_SCALE * rank
-        return peft.RandLoraConfig(
-            r=rank, randlora_alpha=scale, randlora_dropout=dropout, projection_prng_key=key, **transposed
-        )
-    if method == "oft":
-        return peft.OFTConfig(r=0, oft_block_size=_block_size(layers, rank), module_dropout=dropout)
-    if method == "boft":
-        return peft.BOFTConfig(boft_block_size=_block_size(layers, rank), boft_block_num=0, boft_dropout=dropout)
-    return peft.IA3Config(feedforward_modules=[], **transposed)
+    transposed = all(isinstance(layer, Conv1D) for layer in layers)
+    size, key = _block_size(layers, rank), derive(seed, "projection") % 2**31
+    low_rank = {"r": rank, "lora_alpha": alpha, "lora_dropout": dropout, "fan_in_fan_out": transposed}
+    kronecker = {"r": rank, "alpha": alpha, "module_dropout": dropout}
+    shared = {"r": rank, "projection_prng_key": key, "fan_in_fan_out": transposed}
+    scale = strategy.alpha if strategy.alpha is not None else RANDLORA_SCALE * rank
+    # AdaLoRA without a budget schedule keeps every rank: it is the parametrisation by singular values alone.
+    kept = {"init_r": rank, "target_r": rank, "total_step": 1}
+    choices: dict[str, tuple[Any, dict[str, Any]]] = {
+        "lora": (peft.LoraConfig, low_rank),
+        "dora": (peft.LoraConfig, {**low_rank, "use_dora": True}),
+        "rslora": (peft.LoraConfig, {**low_rank, "use_rslora": True}),
+        "pissa": (peft.LoraConfig, {**low_rank, "init_lora_weights": "pissa"}),
+        "adalora": (peft.AdaLoraConfig, {**{name: low_rank[name] for name in low_rank if name != "r"}, **kept}),
+        "loha": (peft.LoHaConfig, kronecker),
+        "lokr": (peft.LoKrConfig, kronecker),
+        "ia3": (peft.IA3Config, {"feedforward_modules": [], "fan_in_fan_out": transposed}),
+        "vera": (peft.VeraConfig, {**shared, "vera_dropout": dropout}),
+        "randlora": (peft.RandLoraConfig, {**shared, "randlora_alpha": scale, "randlora_dropout": dropout}),
+        "oft": (peft.OFTConfig, {"r": 0, "oft_block_size": size, "module_dropout": dropout}),
+        "boft": (peft.BOFTConfig, {"boft_block_size": size, "boft_block_num": 0, "boft_dropout": dropout}),
+    }
+    kind, fields = choices[method]
+    return kind(**fields)
 
 
 def _block_size(layers: list[nn.Module], rank: int) -> int:
@@ -124,15 +120,16 @@ def _block_size(layers: list[nn.Module], rank: int) -> int:
     return size
 
 
-def is_adapted(model: nn.Module) -> bool:
+def is_adapted(model: nn.Module) -> TypeGuard[PeftModel]:
     """Return whether adapters are on the model."""
     return isinstance(model, PeftModel)
 
 
 def _keep_start(model: PeftModel) -> None:
     """Keep PiSSA's first factors, so that a saved adapter can be given relative to the untouched base."""
-    for module in model.modules():
-        if isinstance(module, peft.tuners.lora.LoraLayer) and "default" in module.lora_A:
+    modules: Any = [module for module in model.modules() if isinstance(module, peft.tuners.lora.LoraLayer)]
+    for module in modules:
+        if "default" in module.lora_A:
             for letter, factors in (("A", module.lora_A), ("B", module.lora_B)):
                 start = factors["default"].weight.detach().clone()
                 module.register_buffer(f"{START}_{letter}", start, persistent=False)
@@ -156,7 +153,8 @@ def save_adapter(
         label_names: The labels by class index.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    base = model.get_base_model()
+    wrapper: Any = model
+    base = wrapper.get_base_model()
     settings = copy.deepcopy(model.peft_config["default"])
     state, settings = _portable(model, settings)
     stacked = (origin.folder / "adapter_config.json").exists()
@@ -167,7 +165,8 @@ def save_adapter(
     weights = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}
     save_file(weights, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
     processor.save_pretrained(folder)
-    labels = Labels(label_names, origin.name, origin.revision, origin.weight_hash, auto_model_of(base))
+    base_name = settings.base_model_name_or_path
+    labels = Labels(label_names, base_name, origin.revision, origin.weight_hash, auto_model_of(base))
     write_labels(folder, labels)
     # timm's processors are saved within the model's config.json alone.
     if stacked or base.config.model_type == TIMM or (origin.kind == "local" and save_base):
@@ -188,11 +187,11 @@ def _portable(model: PeftModel, settings: Any) -> tuple[dict[str, torch.Tensor],
     """
     state = get_peft_model_state_dict(model, save_embedding_layers=False)
     if settings.peft_type == peft.PeftType.VERA:
+        layers: Any = [pair for pair in model.named_modules() if isinstance(pair[1], peft.tuners.vera.VeraLayer)]
         scaled = {
             name: (layer.vera_A["default"][:, : layer.in_features], layer.vera_B["default"][: layer.out_features],
                    layer.vera_lambda_d["default"], layer.vera_lambda_b["default"])
-            for name, layer in model.named_modules()
-            if isinstance(layer, peft.tuners.vera.VeraLayer)
+            for name, layer in layers
         }
         plain = peft.LoraConfig(
             r=settings.r, lora_alpha=settings.r, target_modules=settings.target_modules,
@@ -228,7 +227,7 @@ def auto_model_of(model: nn.Module) -> str:
             made = mapping[type(model.config)]
             if isinstance(model, made if isinstance(made, tuple) else (made,)):
                 return name
-    raise CheckpointError(f"transformers has no auto class for {type(model).__name__}; it cannot be saved as a plain model")
+    raise CheckpointError(f"transformers has no auto class for {type(model).__name__}; no plain model can be saved")
 
 
 def load_adapter(folder: Path, *, auto_model: str) -> PeftModel:
@@ -271,7 +270,7 @@ def _base_folder(folder: Path, labels: Labels) -> Iterator[tuple[Origin, Path]]:
     if (folder / "config.json").exists():
         with TemporaryDirectory() as plain:
             for path in folder.resolve().iterdir():
-                if path.name == "config.json" or ".safetensors" in path.name and path.name != ADAPTER_WEIGHTS:
+                if path.name == "config.json" or (".safetensors" in path.name and path.name != ADAPTER_WEIGHTS):
                     (Path(plain) / path.name).symlink_to(path)
             yield Origin(str(folder), "local", None, weight_hash(Path(plain)), Path(plain)), Path(plain)
         return
@@ -296,13 +295,13 @@ def plain_folder(origin: Origin, auto_model: str) -> Iterator[Path]:
         yield Path(folder)
 
 
-def merge(model: PeftModel) -> PreTrainedModel:
+def merge(model: PeftModel) -> Any:
     """Fold adapters and trained head into the plain model, in place, and return it.
 
     The head is put back first, since peft's own way of it fails for several methods where the head is no single layer.
     """
-    beside = [(name, module) for name, module in model.named_modules() if isinstance(module, ModulesToSaveWrapper)]
-    for name, module in beside:
-        model.set_submodule(name, module.modules_to_save["default"])
-    merged: PreTrainedModel = model.merge_and_unload()
-    return merged
+    for name, module in list(model.named_modules()):
+        if isinstance(module, ModulesToSaveWrapper):
+            model.set_submodule(name, module.modules_to_save["default"])
+    whole: Any = model
+    return whole.merge_and_unload()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-
 from typing import Any
 
 import torch
@@ -92,7 +91,8 @@ def load_checkpoint(
     set_labels(model.config, label_names)
     if config.dropout is not None:
         override_dropout_modules(model, config.dropout)
-    return Checkpoint(model.eval(), processor, origin, new)
+    model.train(mode=False)
+    return Checkpoint(model, processor, origin, new)
 
 
 def _fresh(settings: PreTrainedConfig, auto_model: str) -> tuple[PreTrainedModel, frozenset[str]]:
@@ -100,7 +100,9 @@ def _fresh(settings: PreTrainedConfig, auto_model: str) -> tuple[PreTrainedModel
     return model, frozenset(name for name, _ in model.named_parameters())
 
 
-def _read_weights(origin: Origin, settings: PreTrainedConfig, auto_model: str) -> tuple[PreTrainedModel, frozenset[str]]:
+def _read_weights(
+    origin: Origin, settings: PreTrainedConfig, auto_model: str
+) -> tuple[PreTrainedModel, frozenset[str]]:
     with quiet():
         try:
             model, info = getattr(transformers, auto_model).from_pretrained(

@@ -135,7 +135,7 @@ class TrainabilityAudit:
             Names of trainable tensors that never got a gradient other than zero.
 
         Raises:
-            TlhubError: A frozen tensor or buffer moved, or a trainable one did not in spite of a gradient that is no rounding error.
+            TlhubError: A frozen tensor or buffer moved, or a trainable one did not in spite of a gradient of some size.
         """
         after = _sums(model)
         moved = {name for name, value in after.items() if value != self.before[name]}

@@ -76,7 +76,8 @@ def feature_width(model: PreTrainedModel, kind: str) -> int:
     if kind == "native":
         return output_layer(model)[1].in_features
     settings = model.config.to_dict()
-    return int(settings.get("hidden_size") or settings.get("dim") or settings.get("n_embd") or settings["hidden_sizes"][-1])
+    widths = [settings[name] for name in ("hidden_size", "dim", "n_embd") if name in settings]
+    return int(widths[0] if widths else settings["hidden_sizes"][-1])
 
 
 class PooledClassifier(nn.Module):
@@ -96,7 +97,7 @@ class PooledClassifier(nn.Module):
         if kind == "native":
             name, _ = output_layer(model)
             model.set_submodule(name, nn.Identity())
-            self.backbone = model
+            self.backbone: nn.Module = model
         else:
             self.backbone = drop_pooler(model.base_model)
         self.head = head

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import transformers
@@ -49,8 +51,8 @@ def set_labels(settings: PreTrainedConfig, label_names: Sequence[str]) -> None:
 
 def labels_of(settings: PreTrainedConfig) -> list[str]:
     """Return the labels that a configuration names, by class index."""
-    names: dict[int, str] = settings.id2label or {}
-    return [str(names[index]) for index in sorted(names)]
+    names = {int(index): str(name) for index, name in (settings.id2label or {}).items()}
+    return [names[index] for index in sorted(names)]
 
 
 def override_dropout(settings: PreTrainedConfig, value: float) -> None:
@@ -82,16 +84,18 @@ def seeded(seed: int) -> Iterator[None]:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Silence transformers' load report: what a checkpoint lacks is in `Checkpoint.new_parameters`."""
-    level = transformers.logging.get_verbosity()
-    bars = transformers.logging.is_progress_bar_enabled()
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
+    logs: Any = transformers.logging
+    level, bars = logs.get_verbosity(), logs.is_progress_bar_enabled()
+    logs.set_verbosity_error()
+    logs.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
     finally:
-        transformers.logging.set_verbosity(level)
+        logs.set_verbosity(level)
         if bars:
-            transformers.logging.enable_progress_bar()
+            logs.enable_progress_bar()
 
 
 def first_line(error: BaseException) -> str:

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from tlhub.errors import CheckpointError
 from tlhub.models.adapters import is_adapted, load_adapter, merge, save_adapter
-from tlhub.models.heads import PooledClassifier, feature_width, mlp
+from tlhub.models.heads import PooledClassifier, feature_width, mlp, number_of_labels
 from tlhub.models.loading import LOADING_ERRORS, first_line, quiet, read_settings, seeded, set_labels
 from tlhub.models.origin import Origin
 from tlhub.models.processors import load_processor
@@ -100,7 +100,7 @@ def pooled_classifier(model: PreTrainedModel, kind: str, widths: Sequence[int], 
         seed: The run's seed.
     """
     with seeded(derive(seed, "head")):
-        head = mlp(widths, feature_width(model, kind), model.config.num_labels)
+        head = mlp(widths, feature_width(model, kind), number_of_labels(model))
     return PooledClassifier(model, kind, head).eval()
 
 

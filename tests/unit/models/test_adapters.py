@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from tests import tiny
 from tests.unit.models.test_checkpoints import LABELS, load
@@ -23,8 +24,9 @@ from tlhub.models.freezing import TrainabilityAudit, freeze_all_but
 KINDS = tiny.TEXT_KINDS + tiny.IMAGE_KINDS
 UNFIT = {("gpt2", "loha"), ("gpt2", "lokr"), ("gpt2", "oft"), ("gpt2", "boft"), ("resnet", "pissa"),
          ("resnet", "vera"), ("resnet", "oft"), ("resnet", "adalora"), ("resnet", "randlora"), ("convnextv2", "oft")}
-MATRIX = [(kind, method) for kind in ("bert", "gpt2", "resnet", "convnextv2") for method in AUTO_METHODS]
-MATRIX += [(kind, method) for kind in ("roberta", "distilbert", "vit", "swin") for method in ("lora", "dora")]
+MATRIX = [("bert", method) for method in AUTO_METHODS]
+MATRIX += [(kind, method) for kind in ("gpt2", "resnet", "convnextv2") for method in ("dora", "ia3")]
+MATRIX += [(kind, "lora") for kind in KINDS if kind != "bert"] + [("resnet", "lokr"), ("gpt2", "vera")]
 
 
 def adapted(checkpoint: Checkpoint, method: str = "lora", seed: int = 0, **choices: Any) -> Any:
@@ -37,7 +39,8 @@ def trained(model: Any, kind: str, audit: bool = True) -> Any:
     chosen = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     freeze_all_but(model, lambda name: name in chosen)
     proof = TrainabilityAudit(model.train())
-    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.05 if kind == "resnet" else 0.3)
+    moving = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.SGD(moving, lr=0.05 if kind == "resnet" else 0.3)
     for _ in range(2):
         torch.nn.functional.cross_entropy(model(**tiny.inputs(kind)).logits, torch.tensor([0, 1, 2, 0])).backward()
         proof.observe(model)
@@ -59,7 +62,7 @@ def test_training_saving_and_merging(kind: str, method: str, tmp_path: Path) -> 
         assert torch.allclose(model(**batch).logits, plain, atol=2e-5)
     before = model.eval()(**batch).logits
     expected = trained(model, kind)(**batch).logits
-    scale = float(expected.abs().max())
+    scale = float(expected.detach().abs().max())
     assert not torch.allclose(expected, before, atol=1e-3)
     save_adapter(model, checkpoint.processor, tmp_path / "out", origin=checkpoint.origin, save_base=True,
                  label_names=LABELS)
@@ -98,10 +101,10 @@ def test_blocks_get_adapters_and_the_head_is_trained_whole(kind: str, tmp_path: 
 
 def test_what_the_backbone_lacks_is_trained_and_saved(tmp_path: Path) -> None:
     folder = tiny.checkpoint(tmp_path / "base", "bert")
-    import safetensors.torch as tensors  # the pooler is taken out of the file, as in masked language models
-    state = {name: tensor for name, tensor in tensors.load_file(folder / "model.safetensors").items()
-             if not name.startswith("pooler")}
-    tensors.save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    weights = folder / "model.safetensors"
+    # Masked language models are published without the pooler.
+    state = {name: tensor for name, tensor in load_file(weights).items() if not name.startswith("pooler")}
+    save_file(state, weights, metadata={"format": "pt"})
     checkpoint = load(folder, "bert")
     assert "bert.pooler.dense.weight" in checkpoint.new_parameters
     model = trained(adapted(checkpoint), "bert")

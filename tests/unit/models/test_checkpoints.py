@@ -78,7 +78,8 @@ def test_half_precision_files_train_in_single(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["bert", "gpt2", "swin"])
 def test_dropout_is_overridden_everywhere(kind: str, tmp_path: Path) -> None:
-    folder = tiny.checkpoint(tmp_path, kind, **({"drop_path_rate": 0.2, "hidden_dropout_prob": 0.5} if kind == "swin" else {}))
+    changes = {"drop_path_rate": 0.2, "hidden_dropout_prob": 0.5} if kind == "swin" else {}
+    folder = tiny.checkpoint(tmp_path, kind, **changes)
     batch = tiny.inputs(kind)
     torch.manual_seed(0)
     ordinary, silent = load(folder, kind).model.train(), load(folder, kind, dropout=0.0).model.train()

@@ -97,7 +97,7 @@ def test_the_audit_names_what_went_wrong() -> None:
     steps(model, "resnet", audit)
     with torch.no_grad():
         model.resnet.embedder.embedder.normalization.running_mean[0] += 1e-4
-    with pytest.raises(TlhubError, match="moved 'resnet.embedder.embedder.normalization.running_mean', declared frozen"):
+    with pytest.raises(TlhubError, match=r"moved 'resnet.+running_mean', declared frozen"):
         audit.check(model)
     model = tiny.model("bert", LABELS)
     audit = TrainabilityAudit(model.train())

@@ -56,7 +56,7 @@ def test_without_usable_files(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no weights"):
         resolve_origin(str(tmp_path))
     (tmp_path / "pytorch_model.bin").write_text("x")
-    with pytest.raises(CheckpointError, match="only pytorch_model.bin"):
+    with pytest.raises(CheckpointError, match=r"only pytorch_model\.bin"):
         resolve_origin(str(tmp_path))
 
 
