@@ -114,7 +114,7 @@ def f1_macro(outcome: ClassOutcome) -> np.ndarray:
 
 def f1(outcome: ClassOutcome) -> np.ndarray:
     """Return the F1 score of class 1 where there are two classes, otherwise the mean over classes."""
-    return _f1_of_classes(outcome)[..., 1] if outcome.classes == 2 else f1_macro(outcome)  # noqa: PLR2004 - binary
+    return _f1_of_classes(outcome)[..., 1] if outcome.classes == 2 else f1_macro(outcome)
 
 
 def mcc(outcome: ClassOutcome) -> np.ndarray:

@@ -55,26 +55,26 @@ def confusion(matrix: np.ndarray, names: Sequence[str], path: Path) -> Path:
     """
     classes = len(names)
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    side = max(4.0, min(2.0 + 0.5 * classes, 12.0 + 0.1 * classes))
+    side = max(4.0, min(2.0 + 0.5 * classes, 12.0 + 0.05 * classes))
     figure = Figure(figsize=(side + 1, side), layout="constrained")
     axes = figure.add_subplot()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     size = float(np.clip(72 * 0.75 * side / classes * 0.6, 4.5, 10))
     labels = [name if len(name) <= _NAME_LENGTH else name[:_NAME_LENGTH - 1] + "…" for name in names]
-    axes.set_xticks(range(classes), labels, rotation=90 if classes > 6 or _longest(labels) > 8 else 0,  # noqa: PLR2004
+    axes.set_xticks(range(classes), labels, rotation=90 if classes > 6 or _longest(labels) > 8 else 0,
                     fontsize=size, parse_math=False)
     axes.set_yticks(range(classes), labels, fontsize=size, parse_math=False)
     axes.set(xlabel="predicted", ylabel="label")
     if classes <= _WRITTEN_CLASSES:
         _write_counts(axes, matrix, shares, size)
-    figure.colorbar(image, ax=axes, label="share of the label's examples", shrink=0.8)
+    figure.colorbar(image, ax=axes, label="share of the label's examples", fraction=0.04, aspect=40)
     return _save(figure, path, 120)
 
 
 def _write_counts(axes: Axes, matrix: np.ndarray, shares: np.ndarray, size: float) -> None:
     for row, column in np.argwhere(matrix > 0):
         axes.text(column, row, str(matrix[row, column]), ha="center", va="center", fontsize=size,
-                  color="white" if shares[row, column] > 0.5 else "black")  # noqa: PLR2004 - half of the colour scale
+                  color="white" if shares[row, column] > 0.5 else "black")
 
 
 def _series(history: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[float, float]]]:

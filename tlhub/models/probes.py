@@ -23,7 +23,7 @@ LOGISTIC_PENALTIES = tuple(10.0 ** (-step / 2) for step in range(11))
 FOLDS = 5
 """Stratified folds; each is held out once, by default."""
 
-_FOLD_BUDGET = 1e10
+_FOLD_BUDGET = 5e9
 """Large problems hold out fewer of the folds: as many as keep folds x n x d x c within this, and at least one."""
 
 _CHUNK = 4096
@@ -140,10 +140,7 @@ def ridge_loo(features: np.ndarray, labels: np.ndarray, classes: int, *,
     axes, coordinates = principal_axes(features, standardise=standardise, centre=centre)
     right = torch.from_numpy(labels.astype(np.int64))
     targets = torch.nn.functional.one_hot(right, classes).double()
-    if centre:
-        offset = targets.mean(0)
-    else:
-        offset = torch.zeros(classes, dtype=torch.float64)
+    offset = targets.mean(0) if centre else torch.zeros(classes, dtype=torch.float64)
     products = coordinates.T @ (targets - offset)
     squares = coordinates**2
     best: tuple[tuple[float, float], RidgeResult] | None = None
@@ -205,11 +202,11 @@ def fit_logistic(features: np.ndarray, labels: np.ndarray, classes: int, *,
     scored = int(np.clip(_FOLD_BUDGET // (features.size * classes), 1, FOLDS))
     held_out = torch.from_numpy(np.stack([stratified_folds(labels, seed=seed) == fold for fold in range(scored)]))
     penalty, score = _choose_penalty(problem.single(), held_out, sorted(penalties, reverse=True))
-    solution = problem.solve(torch.ones(1, len(labels), dtype=torch.bool), penalty, tolerance=1e-6)[0]
-    weight = (axes.rotation @ solution[:len(axes.energies)] / axes.scale[:, None]).T.contiguous()
+    solution = problem.solve(torch.ones(1, len(labels), dtype=torch.bool), penalty, tolerance=1e-8)[0]
+    weight = solution[:, :len(axes.energies)] @ axes.rotation.T / axes.scale
     if not bias:
         return LogisticResult(weight.numpy(), None, penalty, score)
-    intercept = solution[-1] - solution[-1].mean() - weight @ axes.mean
+    intercept = solution[:, -1] - solution[:, -1].mean() - weight @ axes.mean
     return LogisticResult(weight.numpy(), intercept.numpy(), penalty, score)
 
 
@@ -261,17 +258,17 @@ class _Problem:
             start: Weights to start from, of the result's shape.
 
         Returns:
-            Weights, and the bias in the last row where there is one: shape (f, k or k + 1, c).
+            Weights, and the bias in the last column where there is one: shape (f, c, k or k + 1).
         """
         kind, classes, subsets = self.coordinates.dtype, len(self.class_weights), len(used)
         curvature = self.variances / 4 + penalty
         if self.bias:
             curvature = torch.cat([curvature, torch.full((1,), 0.25, dtype=kind)])
-        scale = curvature.rsqrt()[None, :, None]
+        scale = curvature.rsqrt()
         shares = used.T * self.class_weights[self.labels][:, None]
         shares = (shares / shares.sum(0)).to(kind)[:, :, None]
         targets = self._targets()
-        scaled = (torch.zeros(subsets, len(curvature), classes, dtype=kind) if start is None else start / scale)
+        scaled = torch.zeros(subsets, classes, len(curvature), dtype=kind) if start is None else start / scale
         scaled.requires_grad_(True)
         optimizer = torch.optim.LBFGS([scaled], max_iter=500, history_size=10, tolerance_grad=tolerance,
                                       tolerance_change=1e-12, line_search_fn="strong_wolfe")
@@ -282,24 +279,24 @@ class _Problem:
                 log_odds = torch.log_softmax(self.outputs(values), dim=2)
                 loss = -(shares * targets * log_odds).sum()
                 slopes = (log_odds.exp_() - targets).mul_(shares).reshape(len(targets), -1)
-                gradient = (self.coordinates.T @ slopes).reshape(-1, subsets, classes).transpose(0, 1)
-                weights = values[:, :len(self.variances)]
+                # As a product of the small matrix with the large one, which is several times faster than the converse.
+                gradient = (slopes.T @ self.coordinates).reshape(subsets, classes, -1)
+                weights = values[..., :len(self.variances)]
                 loss += penalty / 2 * (weights**2).sum()
-                gradient = gradient + penalty * weights
+                gradient += penalty * weights
                 if self.bias:
-                    gradient = torch.cat([gradient, slopes.sum(0).reshape(subsets, 1, classes)], dim=1)
+                    gradient = torch.cat([gradient, slopes.sum(0).reshape(subsets, classes, 1)], dim=2)
                 scaled.grad = gradient * scale
             return loss
 
-        optimizer.step(closure)
+        optimizer.step(closure)  # type: ignore[no-untyped-call]
         return (scaled.detach() * scale).contiguous()
 
     def outputs(self, values: torch.Tensor) -> torch.Tensor:
         """Return the logits of every example under each subset's weights, shape (n, f, c)."""
-        rank = len(self.variances)
-        columns = values[:, :rank].transpose(0, 1).reshape(rank, -1)
-        logits = (self.coordinates @ columns).reshape(len(self.coordinates), len(values), -1)
-        return logits + values[:, rank] if self.bias else logits
+        rows = values[..., :len(self.variances)].reshape(-1, len(self.variances))
+        logits = (self.coordinates @ rows.T).reshape(len(self.coordinates), *values.shape[:2])
+        return logits + values[..., -1] if self.bias else logits
 
     def _targets(self) -> torch.Tensor:
         classes = len(self.class_weights)
@@ -314,7 +311,7 @@ def _choose_penalty(problem: _Problem, held_out: torch.Tensor, penalties: Sequen
     lowest, worse = np.inf, 0
     rows = torch.arange(len(problem.labels))
     for penalty in penalties:
-        values = problem.solve(~held_out, penalty, tolerance=1e-4, start=values)
+        values = problem.solve(~held_out, penalty, tolerance=3e-4, start=values)
         log_odds = torch.log_softmax(problem.outputs(values), dim=2)
         right = (log_odds.argmax(2) == problem.labels[:, None])[held_out.T]
         accuracy = float(right.double().mean())
