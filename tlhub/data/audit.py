@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -77,7 +78,8 @@ class ImageAuditor:
     def check(self, inputs: Sequence[str | bytes]) -> Checked:
         """Return hash and outcome of each image, given as a path or its content."""
         known = len(self._files) + len(self._outcomes)
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
+            warnings.simplefilter("ignore")  # decoders warn about odd metadata, and about sizes that are refused here
             results = list(pool.map(self._look, inputs))
         if len(self._files) + len(self._outcomes) > known:
             content = {"decoder": PIL.__version__, "files": self._files, "outcomes": self._outcomes}

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ from tlhub.config import DataConfig
 from tlhub.errors import UsageError
 
 _MANIFEST = "manifest.json"
+_STALE_S = 2 * 24 * 3600
 
 
 def cache_root(data: DataConfig) -> Path:
@@ -87,9 +90,15 @@ class ArrayCache:
         Args:
             key: What the entry is found by.
             shapes: For each array its shape and type.
+
+        Raises:
+            UsageError: The disk has too little room.
         """
         temporary = self.root / f".{uuid.uuid4().hex}"
-        temporary.mkdir(parents=True)
+        self.root.mkdir(parents=True, exist_ok=True)
+        self._sweep()
+        self._check_room(sum(math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in shapes.values()))
+        temporary.mkdir()
         try:
             maps = {name: _create_map(temporary / f"{name}.npy", shape, dtype)
                     for name, (shape, dtype) in shapes.items()}
@@ -102,6 +111,20 @@ class ArrayCache:
             self._publish(temporary, key)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+    def _sweep(self) -> None:
+        """Remove what processes that were killed have left."""
+        for left in self.root.glob(".*"):
+            with contextlib.suppress(OSError):
+                if time.time() - left.stat().st_mtime > _STALE_S:
+                    shutil.rmtree(left)
+
+    def _check_room(self, needed: int) -> None:
+        """Refuse beforehand: writing to a memory map on a full disk kills the process."""
+        free = shutil.disk_usage(self.root).free
+        if needed > free:
+            raise UsageError(f"cache folder '{self.root}' has {free / 2**30:.1f} GiB free and {needed / 2**30:.1f} GiB "
+                             "are needed; name another with --data.cache_dir, or lower --data.cache_limit_gib")
 
     def _publish(self, temporary: Path, key: str) -> None:
         final = self.folder(key)

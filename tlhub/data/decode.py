@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -38,16 +37,14 @@ def open_image(source: str | Path | bytes) -> Image.Image:
     if not content:
         raise DataError(f"{name} is empty (0 bytes); replace the file")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # decoders warn about odd metadata, and about sizes that are checked here
-            with Image.open(io.BytesIO(content)) as image:
-                width, height = image.size
-                if width * height <= MAX_PIXELS:
-                    image.load()
-                    return _to_rgb(ImageOps.exif_transpose(image))
+        with Image.open(io.BytesIO(content)) as image:
+            width, height = image.size
+            if width * height <= MAX_PIXELS:
+                image.load()
+                return _to_rgb(ImageOps.exif_transpose(image))
     except UnidentifiedImageError:
         raise DataError(f"{name} is no image in a known format; replace the file") from None
-    except Image.DecompressionBombError:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise DataError(f"{name} announces too many pixels, the limit is {MAX_PIXELS}; scale it down") from None
     except Exception as error:  # decoders of damaged files raise every kind of error
         reason = " ".join(str(error).split())[:120] or type(error).__name__

@@ -88,7 +88,8 @@ class PixelProcessor:
         whole = np.rint(values)
         if np.abs(values - whole).max(initial=0) > 0.01 or whole.min(initial=0) < 0 or whole.max(initial=0) > 255:
             raise _NotWholeError
-        return whole.astype(np.uint8)
+        pixels: np.ndarray = whole.astype(np.uint8)
+        return pixels
 
     def fixed(self, images: Sequence[Image.Image]) -> np.ndarray:
         """Return `values`, checked to have the one shape.
@@ -139,7 +140,7 @@ class ImageInputs:
         self._examples = examples
         self._processor = PixelProcessor(processor)
         self._crop, self._flip, self._seed = bool(data.crop), bool(data.flip), seed
-        self._pool = ThreadPoolExecutor(workers or len(os.sched_getaffinity(0)))
+        self._pool = ThreadPoolExecutor(workers or os.cpu_count())
         self._table = self._cached(fingerprint, data)
 
     def __len__(self) -> int:

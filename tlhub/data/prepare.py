@@ -22,6 +22,7 @@ from tlhub.data.tables import Table
 from tlhub.errors import DataError
 
 _ORDER = ("train", "validation", "test")
+_MANY_CLASSES = 20
 _SHOWN_CLASSES = 20
 _SHOWN_BAD = 20
 
@@ -96,8 +97,9 @@ def prepare(data: DataConfig, modality: str, *, seed: int) -> PreparedData:
     """
     draft = _read(data, modality)
     if not {"train", "all"} & draft.splits.keys():
-        raise DataError(f"'{data.source}' has no training split, only {', '.join(draft.splits) or 'an unlabelled one'}; "
+        raise DataError(f"'{data.source}' has no training split, only {', '.join(sorted(draft.splits)) or 'no rows'}; "
                         "name one of them train")
+    _check_labels(draft)
     _divide(draft, data, seed)
     _separate(draft)
     train = draft.splits["train"]
@@ -193,6 +195,19 @@ def _training_table(source: Source) -> Table:
     return source.splits["train"] if "train" in source.splits else source.splits["all"]
 
 
+def _check_labels(draft: _Draft) -> None:
+    """Refuse a column that cannot be one of classes."""
+    column = draft.columns.label
+    rows = next(draft.splits[split] for split in ("train", "all") if split in draft.splits)
+    names = sorted(set(rows.labels))
+    if len(names) < 2:
+        raise DataError(f"column {column!r} has only the class {names[0] if names else 'none'!r} in {len(rows)} rows; "
+                        "a classifier needs two or more")
+    if len(names) > _MANY_CLASSES and len(names) > len(rows) // 2:
+        raise DataError(f"column {column!r} has {len(names)} different labels in {len(rows)} rows (such as "
+                        f"{names[0]!r}); name the column of the classes with --data.label_column")
+
+
 def _divide(draft: _Draft, data: DataConfig, seed: int) -> None:
     """Make the splits that are missing: validation and test of a single split, otherwise validation of train."""
     single = len(draft.splits) == 1
@@ -241,12 +256,6 @@ def _check_classes(draft: _Draft, names: tuple[str, ...], data: DataConfig) -> N
         if unknown:
             raise DataError(f"class {unknown[0]!r} is in split {split!r} and not in train, which has "
                             f"{', '.join(names[:10])}; add training examples or correct the label")
-    if len(names) < 2:
-        raise DataError(f"column {draft.columns.label!r} has one class, {names[0]!r}; a classifier needs two or more")
-    train = len(draft.splits["train"])
-    if len(names) > 20 and len(names) > train // 2:
-        raise DataError(f"column {draft.columns.label!r} has {len(names)} different labels in {train} training rows "
-                        f"(such as {names[0]!r}); name the column of the classes with --data.label_column")
     for split in _ORDER[1:]:
         if split in draft.splits:
             lacking = [name for name in names if name not in set(draft.splits[split].labels)]

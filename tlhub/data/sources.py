@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import re
+import socket
+import urllib.parse
+import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -107,11 +111,15 @@ def _from_saved(root: Path) -> Source:
 
 def _from_hub(name: str) -> Source:
     path, _, config = name.partition(":")
-    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", path) or Path(path).suffix.lower() in TABLE_ENDINGS:
-        parent = Path(name).expanduser().parent
-        beside = [entry.name for entry in parent.iterdir()] if parent.is_dir() else []
-        hint = f" in '{parent}': {nearest(Path(name).name, beside)}" if beside else "; check the path"
+    parent = Path(name).expanduser().parent
+    beside = [entry.name for entry in parent.iterdir()] if parent.is_dir() else []
+    no_id = not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", path) or Path(path).suffix.lower() in TABLE_ENDINGS
+    if no_id or difflib.get_close_matches(Path(name).name, beside, cutoff=0.8) or (beside and "/" in name):
+        hint = f" in '{parent}'; {nearest(Path(name).name, beside)}" if beside else "; check the path"
         raise DataError(f"data '{name}' does not exist{hint}")
+    if not _hub_has_address():
+        raise DataError(f"data '{name}' is no file or folder here, and the Hub cannot be reached; check the path or "
+                        "the connection (HF_HUB_OFFLINE=1 reads what is cached)")
     try:
         with quiet():
             loaded = datasets.load_dataset(path, config or None)
@@ -120,6 +128,17 @@ def _from_hub(name: str) -> Source:
                         f"({type(error).__name__}: {first_line(error)}); check the name or the connection") from None
     splits, notes = _by_split(loaded)
     return Source(splits, Path(datasets.config.HF_CACHE_HOME).expanduser().resolve(), notes)
+
+
+def _hub_has_address() -> bool:
+    """Return whether the Hub's name can be resolved; without it, its client would retry for half a minute."""
+    if datasets.config.HF_HUB_OFFLINE or urllib.request.getproxies():
+        return True
+    try:
+        socket.getaddrinfo(urllib.parse.urlparse(datasets.config.HF_ENDPOINT).hostname, 443)
+    except OSError:
+        return False
+    return True
 
 
 def _by_split(loaded: datasets.Dataset | datasets.DatasetDict) -> tuple[dict[str, Table], tuple[str, ...]]:
@@ -190,7 +209,10 @@ def _from_classes(root: Path, modality: str) -> Source | None:
     parts = split_folders(root)
     if not any(holds_files(folder, endings) for folder in parts.values() or [root]):
         return None
-    others = [folder.name for folder in visible_folders(root) if folder not in parts.values()] if parts else []
+    folders = visible_folders(root)
+    if not parts and len(folders) == 1 and holds_files(folders[0], endings):
+        return None  # not a class, but a folder around everything
+    others = [folder.name for folder in folders if folder not in parts.values()] if parts else []
     notes = [f"folders beside the splits are ignored: {', '.join(others)}"] if others else []
     tables = [table.name for table in tables_in(root)]
     if tables:
