@@ -215,8 +215,10 @@ def test_source_that_does_not_exist(tmp_path, config):
         read_source(config(""), "text")
 
 
-@pytest.mark.parametrize(("name", "words"), [("flwers", "did you mean 'flowers'"),
-                                             ("sets/b", "does not exist in 'sets'"), ("other", "the Hub cannot be reached"), ("a/b", "cannot be reached")])
+@pytest.mark.parametrize(("name", "words"), [
+    ("flwers", "did you mean 'flowers'"), ("sets/b", "does not exist in 'sets'"),
+    ("other", "the Hub cannot be reached"), ("a/b", "cannot be reached"),
+])
 def test_names_that_may_be_mistyped_paths(tmp_path, config, monkeypatch, name, words):
     write(tmp_path / "flowers" / "x", "")
     write(tmp_path / "sets" / "flowers" / "x", "")
