@@ -148,12 +148,12 @@ def test_large_problems_score_fewer_folds(monkeypatch):
     seen = []
     choose = probes._choose_penalty
     monkeypatch.setattr(probes, "_choose_penalty", lambda problem, held_out, penalties: (
-        seen.append(len(held_out)), choose(problem, held_out, penalties))[1])
+        seen.append((len(held_out), len(penalties))), choose(problem, held_out, penalties))[1])
     features, labels = example(60, 10)
     for budget in (1e9, 3 * 60 * 10 * 3, 1):
         monkeypatch.setattr(probes, "_FOLD_BUDGET", budget)
         fit_logistic(features, labels, 3)
-    assert seen == [5, 3, 1]
+    assert seen == [(5, 11), (3, 6), (1, 6)]
 
 
 def test_the_same_call_gives_the_same_bits():
