@@ -1,7 +1,7 @@
-"""Adapt a pretrained checkpoint to your own pictures and their classes.
+r"""Adapt a pretrained checkpoint to your own pictures and their classes.
 
     python recipes/image_classification.py --model google/vit-base-patch16-224-in21k --data flowers/ --strategy lora
-    accelerate launch --config_file recipes/accelerate/ddp.yaml recipes/image_classification.py \\
+    accelerate-launch --config_file recipes/accelerate/ddp.yaml recipes/image_classification.py \
         --config recipes/image_classification/beans_full.yaml
 
 Every option of `tlhub finetune image-classification` works here too; `--help` lists them. Copy this file to change it.

@@ -1,7 +1,7 @@
-"""Adapt a pretrained checkpoint to your own texts and their classes.
+r"""Adapt a pretrained checkpoint to your own texts and their classes.
 
-    python recipes/text_classification.py --model sentence-transformers/all-MiniLM-L6-v2 --data reviews.csv --strategy lora
-    accelerate launch --config_file recipes/accelerate/ddp.yaml recipes/text_classification.py \\
+    python recipes/text_classification.py --model google-bert/bert-base-cased --data reviews.csv --strategy lora
+    accelerate-launch --config_file recipes/accelerate/ddp.yaml recipes/text_classification.py \
         --config recipes/text_classification/sst2_full.yaml
 
 Every option of `tlhub finetune text-classification` works here too; `--help` lists them. Copy this file to change it.

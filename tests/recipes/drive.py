@@ -1,0 +1,31 @@
+"""Run recipe scripts one after the other in one process, as `python SCRIPT ARGUMENTS` would, and write how they ended.
+
+    python tests/recipes/drive.py REPORT '[["recipes/text_classification.py", "--model", "m", "--data", "d"]]'
+
+Each process of a group writes `REPORT.<rank>`: the exit codes, and the number of processes that accelerate knows of.
+"""
+
+import json
+import os
+import runpy
+import sys
+from pathlib import Path
+
+
+def ended(script, arguments):
+    """Return the exit code of a script."""
+    sys.argv = [script, *arguments]
+    try:
+        runpy.run_path(script, run_name="__main__")
+    except SystemExit as exit_:
+        return exit_.code
+    return None  # a recipe always leaves by an exit code
+
+
+if __name__ == "__main__":
+    report, commands = sys.argv[1], json.loads(sys.argv[2])
+    codes = [ended(script, arguments) for script, *arguments in commands]
+    from accelerate import PartialState
+
+    path = Path(f"{report}.{os.environ.get('RANK', '0')}")
+    path.write_text(json.dumps({"codes": codes, "processes": PartialState().num_processes}))
