@@ -186,7 +186,7 @@ SHORT_OPTIONS: dict[str, str] = {
 TASK_OPTIONS: dict[str, tuple[str, ...]] = {}
 """Names of the options that only one task has (`task_options.*`), by task."""
 
-IDENTITY_EXCLUDES = ("out", "launch", "log", "train.micro_batch_size")
+IDENTITY_EXCLUDES = ("out", "launch", "log", "train.micro_batch_size", "data.cache_dir", "data.cache_limit_gib")
 """Fields that do not belong to what a configuration is: they change neither the data seen nor the loss."""
 
 

@@ -67,8 +67,6 @@ def finish(bench: Workbench, fitted: Fitted, data: PreparedData, times: dict[str
     _draw(bench, logits)
     report.write_report(bench.folder.path, config=as_dict(bench.config), metrics=content, notes=list(data.notes))
     shutil.rmtree(bench.folder.path / "checkpoints", ignore_errors=True)
-    for split, values in scores.items():
-        bench.tell(f"{split}: " + ", ".join(f"{name} {value:.4f}" for name, value in values["metrics"].items()))
     bench.accelerator.wait_for_everyone()
 
 

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from tlhub.data.batches import Inputs
 from tlhub.data.cache import ArrayCache, cache_root
 from tlhub.data.prepare import PreparedData, prepare, prepare_evaluation
 from tlhub.environment import versions
-from tlhub.errors import CheckpointError, TlhubError, UsageError
+from tlhub.errors import CheckpointError, DiskFullError, StoppedError, TlhubError, UsageError, is_disk_full
 from tlhub.folder import RunFolder, open_folder, plain_identity
 from tlhub.models.assembly import lay_out
 from tlhub.models.checkpoints import Checkpoint, load_checkpoint
@@ -30,6 +30,7 @@ from tlhub.models.features import available_features
 from tlhub.models.heads import output_layer
 from tlhub.models.saving import load_saved
 from tlhub.options import check, effective, from_kwargs
+from tlhub.parsers import one_line
 from tlhub.registry import STRATEGIES, TASKS
 from tlhub.tasks.base import Task
 from tlhub.training import defaults
@@ -38,6 +39,9 @@ from tlhub.training.processes import make_accelerator
 from tlhub.workbench import Workbench
 
 logger = logging.getLogger(__name__)
+
+_LAYOUT = ("text_column", "label_column", "file_column", "metadata", "cache_dir", "max_bad_fraction")
+"""Options of the section `data` that hold for other data of the same kind too."""
 
 
 class Run:
@@ -53,9 +57,10 @@ class Run:
     def __init__(self, folder: str | Path) -> None:
         self._files = RunFolder(Path(folder))
         if self._files.status.get("state") != "finished":
-            state = self._files.status.get("state", "no tlhub run")
-            raise CheckpointError(f"{str(folder)!r} holds no finished run (found: {state}); "
-                                  "finish it with the command that began it")
+            state = self._files.status.get("state")
+            found = f"found one that is {state}); finish it with the command that began it" if state else \
+                "nothing by tlhub); give the folder that 'tlhub finetune' named at its end"
+            raise CheckpointError(f"{str(folder)!r} holds no finished run ({found}")
         stored = self._files.config
         self.record: dict[str, Any] = stored.pop("record")
         self.config: RunConfig = from_kwargs(**stored)
@@ -108,19 +113,21 @@ class Run:
         accelerator = make_accelerator(self.config)
         return predict_logits(self._model().to(accelerator.device), inputs, accelerator, batch_size=batch_size)
 
-    def evaluate(self, data: str | DataConfig) -> dict[str, Any]:
+    def evaluate(self, source: str, **options: Any) -> dict[str, Any]:
         """Score the saved model on data: its test split where it has one, otherwise all of it.
 
         Args:
-            data: A folder, file or Hub id, or a section `data` with columns named.
+            source: A folder, file or Hub id.
+            options: Options of the section `data` that are other than in the run, such as `text_column`.
 
         Returns:
             `metrics` with their `intervals`, written to `evaluations/` as well.
 
         Raises:
+            UsageError: An option is unknown, has a wrong value or would have no effect.
             DataError: The data cannot be used, or holds labels that the model does not know.
         """
-        section = DataConfig(source=data) if isinstance(data, str) else data
+        section = self._data_section(source, options)
         examples = prepare_evaluation(section, self.task.modality, label_names=self.label_names)
         inputs = self._inputs(examples)
         scores = results.score_split(self.task, self.logits(inputs), inputs.labels, self.config)
@@ -128,6 +135,13 @@ class Run:
         self._files.write_json(f"evaluations/{number:03d}.json", {
             "data": section.source, "examples": len(inputs), **scores["metrics"], "intervals": scores["intervals"]})
         return scores
+
+    def _data_section(self, source: str, options: Mapping[str, Any]) -> DataConfig:
+        """Return the run's own section `data` for another source: its columns, unless other ones are named."""
+        own = dataclasses.asdict(self.config.data)
+        kept = [*_LAYOUT, "split_column"] if source == self.config.data.source else _LAYOUT
+        named = {name: own[name] for name in kept if own[name] is not None} | {**options, "source": source}
+        return from_kwargs(self.config.task, model="-", data=named).data
 
     def _model(self) -> nn.Module:
         return self._load()[0]
@@ -153,13 +167,14 @@ def load(folder: str | Path) -> Run:
     return Run(folder)
 
 
-def evaluate(run: Run | str | Path, data: str | DataConfig) -> dict[str, Any]:
+def evaluate(run: Run | str | Path, source: str, **options: Any) -> dict[str, Any]:
     """Score a finished run on data (see `Run.evaluate`).
 
     Raises:
+        UsageError: An option cannot be used.
         DataError: The data cannot be used.
     """
-    return (run if isinstance(run, Run) else Run(run)).evaluate(data)
+    return (run if isinstance(run, Run) else Run(run)).evaluate(source, **options)
 
 
 def finetune(config: RunConfig, *, overwrite: bool = False) -> Run:
@@ -181,6 +196,7 @@ def finetune(config: RunConfig, *, overwrite: bool = False) -> Run:
     with _status_of(folder, accelerator):
         started = time.perf_counter()
         task: Task = TASKS.get(config.task)()
+        _check_metrics(task, config)
         strategy = STRATEGIES.get(config.strategy.name)()
         with accelerator.main_process_first():
             data = prepare(config.data, task.modality, seed=config.seed)
@@ -191,7 +207,7 @@ def finetune(config: RunConfig, *, overwrite: bool = False) -> Run:
         lay_out(checkpoint.model)
         given, config = config, _resolve(config, task, data, checkpoint, accelerator)
         with accelerator.main_process_first():
-            inputs = {split: task.inputs(examples, checkpoint.processor, config, fingerprint=f"{data.fingerprint}{split}")
+            inputs = {split: task.inputs(examples, checkpoint.processor, config, fingerprint=data.fingerprint + split)
                       for split, examples in data.splits.items()}
         _record(folder, given, config, data, checkpoint, accelerator)
         bench = Workbench(config, folder, accelerator, task, checkpoint, inputs, data.label_names, data.fingerprint,
@@ -218,7 +234,7 @@ def _agreed_folder(accelerator: Accelerator, config: RunConfig, *, overwrite: bo
         except TlhubError as error:
             answer = [error]
         except OSError as error:
-            answer = [UsageError(f"--out {config.out!r} cannot be written: {error}")]
+            answer = [_unwritable(config, error)]
     if accelerator.num_processes > 1:
         broadcast_object_list(answer)
     if isinstance(answer[0], TlhubError):
@@ -230,26 +246,49 @@ def _agreed_folder(accelerator: Accelerator, config: RunConfig, *, overwrite: bo
     return RunFolder(path)
 
 
+def _unwritable(config: RunConfig, error: OSError) -> TlhubError:
+    if is_disk_full(error):
+        return DiskFullError(f"the disk is full (--out {config.out or 'runs'!r} cannot be written); free some space, or "
+                             "name a folder on another disk")
+    return UsageError(f"--out {config.out or 'runs'!r} cannot be written ({error.strerror}); name another folder")
+
+
+def _disk_words(folder: RunFolder, error: BaseException) -> str:
+    return (f"the disk is full, in the run's folder {str(folder.path)!r} or the cache's ({one_line(str(error))}); free "
+            "some space, and the same command goes on, or name other folders with --out and --data.cache_dir")
+
+
 @contextmanager
 def _status_of(folder: RunFolder, accelerator: Accelerator) -> Iterator[None]:
     """Write to `status.json` how the block ended."""
     try:
         yield
         state, code, reason = "finished", 0, ""
-    except TlhubError as error:
-        state, code, reason = "stopped" if error.exit_code == 75 else "failed", error.exit_code, str(error)
-        raise
     except KeyboardInterrupt:
         state, code, reason = "stopped", 75, "interrupted before training began"
         raise
     except BaseException as error:
-        state, code, reason = "failed", 1, f"{type(error).__name__}: {error}"
+        if is_disk_full(error) and not isinstance(error, DiskFullError):
+            state, code, reason = "failed", DiskFullError.exit_code, _disk_words(folder, error)
+            raise DiskFullError(reason) from error
+        code = error.exit_code if isinstance(error, TlhubError) else 1
+        state = "stopped" if code == StoppedError.exit_code else "failed"
+        reason = str(error) if isinstance(error, TlhubError) else f"{type(error).__name__}: {error}"
         raise
     finally:
         if accelerator.is_main_process:
             folder.write_status(state, code, reason)
     accelerator.wait_for_everyone()
     accelerator.end_training()
+
+
+def _check_metrics(task: Task, config: RunConfig) -> None:
+    """Score a made-up answer, so that a metric which cannot be had stops the run before it trains."""
+    best = config.evaluate.best
+    names = [*config.evaluate.metrics, *([best] if best else [])]
+    scores = task.score(np.eye(2), np.arange(2), names)
+    if best and best not in scores:
+        raise UsageError(f"--evaluate.best {best!r} is no score by itself; take one of: {', '.join(scores)}")
 
 
 def _resolve(config: RunConfig, task: Task, data: PreparedData, checkpoint: Checkpoint,
@@ -278,7 +317,8 @@ def _record(folder: RunFolder, given: RunConfig, config: RunConfig, data: Prepar
                              "sha256": origin.weight_hash},
               "data_fingerprint": data.fingerprint, "versions": versions()}
     before = folder.config.get("record", {})
-    for key, what in (("data_fingerprint", "the data"), ("checkpoint", "the checkpoint"), ("label_names", "the labels")):
+    watched = {"data_fingerprint": "the data", "checkpoint": "the checkpoint", "label_names": "the labels"}
+    for key, what in watched.items():
         if key in before and before[key] != record[key]:
             raise UsageError(f"{str(folder.path)!r} was begun with other content: {what} changed from {before[key]} to "
                              f"{record[key]}; name another folder with --out, or pass --overwrite")

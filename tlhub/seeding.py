@@ -47,7 +47,8 @@ def uniforms(seed: int, epoch: int, indices: np.ndarray, draws: int) -> np.ndarr
         example = _mix(indices.astype(np.uint64) * _GOLDEN + stream)
         counter = example[:, None] + np.arange(1, draws + 1, dtype=np.uint64)[None, :] * _GOLDEN
         bits = _mix(counter) >> np.uint64(11)
-    return bits.astype(np.float64) * 2.0**-53
+    result: np.ndarray = bits.astype(np.float64) * 2.0**-53
+    return result
 
 
 def _mix(value: np.ndarray) -> np.ndarray:

@@ -91,18 +91,19 @@ class Workbench:
                 self.known_features.setdefault(kind, {})[split] = values
         return {kind: self.known_features[kind] for kind in kinds}
 
-    def train(self, model: nn.Module, inputs: Mapping[str, Inputs]) -> None:
+    def train(self, model: nn.Module, inputs: Mapping[str, Inputs], *, whole: nn.Module | None = None) -> None:
         """Train what needs a gradient, and leave the weights that were best on validation.
 
         Args:
             model: The model; `requires_grad` says what is trained.
             inputs: What it reads, with the splits `train` and `validation`.
+            whole: The model that `model` is the head of, where it is trained by itself.
 
         Raises:
             TlhubError: Tensors moved that should not have, or did not that should; or steps were not finite.
             StoppedError: The run was asked to stop.
         """
-        self._tell_trainable(model)
+        self._tell_trainable(whole or model)
         job = self._job(model, inputs["train"])
         store = callbacks.CheckpointStore(self.folder.path / "checkpoints", model)
         progress = store.resume(job)
@@ -146,8 +147,9 @@ class Workbench:
     def _job(self, model: nn.Module, inputs: Inputs) -> Job:
         config = self.config
         torch.manual_seed(derive(config.seed, "training"))
-        groups = optimizers.parameter_groups(model, config.train, layer_decay=config.strategy.layer_decay,
-                                             blocks=block_index(model))
+        decay = config.strategy.layer_decay
+        groups = optimizers.parameter_groups(model, config.train, layer_decay=decay,
+                                             blocks=block_index(model) if decay is not None else {})
         compiled = torch.compile(model) if config.train.compile else model
         prepared, optimizer = self.accelerator.prepare(compiled, optimizers.build(groups, config.train))
         objective = self.task.objective(inputs.labels, self.classes, config.train)

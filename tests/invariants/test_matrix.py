@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -54,14 +53,16 @@ def test_cell(strategy: str, task: str, kind: str, data: dict[str, Path], models
               tmp_path_factory: pytest.TempPathFactory) -> None:
     out = tmp_path_factory.mktemp("runs") / f"{strategy}-{kind}"
     gradient = {} if strategy == "linear_probe" else {"epochs": 2, "batch_size": 8}
-    run = tlhub.finetune(task, model=str(models[kind]), data=str(data[task]), strategy=strategy, out=str(out), **gradient)
+    run = tlhub.finetune(task, model=str(models[kind]), data=str(data[task]), strategy=strategy, out=str(out),
+                         **gradient)
     assert 0.0 <= run.metrics["test"]["accuracy"] <= 1.0
     parameters = run.metrics["parameters"]
     assert (parameters["trainable"] < parameters["total"]) == (strategy in FREEZES)
     check_frozen(strategy, models[kind], run)
     values = sample(task, data)
     logits = run.logits(run._inputs(run.task.read(values)))
-    assert logits.shape == (len(values), 3) and np.ptp(logits) > 0
+    assert logits.shape == (len(values), 3)
+    assert np.ptp(logits) > 0
     np.savez(out / "expected.npz", logits=logits)
     (out / "values.json").write_text(json.dumps(values))
     DONE[strategy, task, kind] = out
@@ -86,7 +87,7 @@ def check_frozen(strategy: str, base: Path, run: Run) -> None:
 
 
 @pytest.fixture(scope="module")
-def reloaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+def reloaded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Reload every cell's artefact in one fresh process."""
     listing = tmp_path_factory.mktemp("reload") / "cells.json"
     listing.write_text(json.dumps({"|".join(cell): str(out) for cell, out in DONE.items()}))
@@ -94,7 +95,7 @@ def reloaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str
     done = subprocess.run([sys.executable, str(RELOAD), str(listing)], env=environment, capture_output=True, text=True,
                           check=False, cwd=listing.parent)
     assert done.returncode == 0, done.stderr
-    yield json.loads(done.stdout.splitlines()[-1])
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def test_a_fresh_process_without_tlhub_predicts_the_same(reloaded: dict[str, str]) -> None:

@@ -48,7 +48,8 @@ def test_losses_agree(task: str, tmp_path: Path) -> None:
         found[name] = losses(out)
     assert len(found) == 5
     reference = found["one process"]
-    assert len(reference) == 12 and np.ptp(reference) > 1e-3
+    assert len(reference) == 12
+    assert np.ptp(reference) > 1e-3
     for name, values in found.items():
         np.testing.assert_allclose(values, reference, atol=1e-6, err_msg=name)
     counts = [json.loads((tmp_path / str(number) / "metrics.json").read_text())["data"] for number in range(5)]

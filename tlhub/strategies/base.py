@@ -14,6 +14,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from tlhub.config import RunConfig
 from tlhub.data.batches import ArrayInputs, Inputs
+from tlhub.errors import CheckpointError
 from tlhub.models.checkpoints import Checkpoint
 from tlhub.models.features import available_features
 from tlhub.models.probes import choose_features, ridge_loo
@@ -37,8 +38,14 @@ class Workbench(Protocol):
     def features(self, kinds: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
         """Return the frozen checkpoint's features, kind -> split -> (n, d), computed once and cached."""
 
-    def train(self, model: nn.Module, inputs: Mapping[str, Inputs]) -> None:
-        """Train what needs a gradient, and leave the weights that were best on validation."""
+    def train(self, model: nn.Module, inputs: Mapping[str, Inputs], *, whole: nn.Module | None = None) -> None:
+        """Train what needs a gradient, and leave the weights that were best on validation.
+
+        Args:
+            model: What is trained.
+            inputs: What it reads, by split.
+            whole: The model that `model` is the head of, where it is trained by itself.
+        """
 
     def tell(self, line: str) -> None:
         """Tell the user."""
@@ -101,7 +108,6 @@ def probe_features(bench: Workbench) -> tuple[str, dict[str, np.ndarray]]:
     checkpoint, asked = bench.checkpoint, bench.config.strategy.features
     offered = available_features(checkpoint.model, checkpoint.new_parameters)
     if asked != "auto" and asked not in offered:
-        from tlhub.errors import CheckpointError
         raise CheckpointError(f"--strategy.features {asked!r} is not offered by checkpoint {checkpoint.origin.name!r}, "
                               f"whose features are: {', '.join(offered)}")
     features = bench.features(offered if asked == "auto" else (asked,))

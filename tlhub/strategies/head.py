@@ -29,5 +29,5 @@ class Head(Strategy):
             return Fitted(model, model, bench.inputs)
         head = FeatureHead(head_module(model))
         inputs = feature_inputs(bench, features)
-        bench.train(head, inputs)
+        bench.train(head, inputs, whole=model)
         return Fitted(model, head, inputs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tlhub.models.adapters import add_adapter
 from tlhub.models.assembly import with_head
+from tlhub.models.freezing import freeze_all_but
 from tlhub.registry import STRATEGIES
 from tlhub.strategies.base import Fitted, Strategy, Workbench
 
@@ -17,5 +18,7 @@ class Lora(Strategy):
         config, checkpoint = bench.config, bench.checkpoint
         model = add_adapter(with_head(checkpoint, config.model.head, seed=config.seed), config.strategy,
                             seed=config.seed, new_parameters=checkpoint.new_parameters)
+        trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+        freeze_all_but(model, trained.__contains__)
         bench.train(model, bench.inputs)
         return Fitted(model, model, bench.inputs)

@@ -25,7 +25,6 @@ class Task(ABC):
         auto_processor: The transformers class that loads what prepares the inputs.
         metrics: The metrics of a report.
         best: The metric that chooses the best epoch on validation.
-        options: Names accepted in `task_options`.
     """
 
     modality: ClassVar[str]
@@ -33,7 +32,6 @@ class Task(ABC):
     auto_processor: ClassVar[str]
     metrics: ClassVar[tuple[str, ...]]
     best: ClassVar[str]
-    options: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def inputs(self, examples: Examples, processor: Any, config: RunConfig, *, fingerprint: str) -> Inputs:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
 from tlhub.config import RunConfig
 from tlhub.data.batches import Inputs
-from tlhub.data.files import FILE_ENDINGS
 from tlhub.data.image import ImageInputs
 from tlhub.data.prepare import Examples
+from tlhub.data.sources import list_images
 from tlhub.registry import TASKS
 from tlhub.tasks.base import Classification
 
@@ -31,10 +30,10 @@ class ImageClassification(Classification):
                            workers=config.launch.workers)
 
     def read(self, values: Sequence[str]) -> Examples:
-        """Return picture files; a folder stands for the pictures in it."""
-        files: list[str] = []
-        for value in values:
-            path = Path(value)
-            inside = sorted(path.rglob("*")) if path.is_dir() else []
-            files += [str(file) for file in inside if file.suffix.lower() in FILE_ENDINGS["image"]] or [value]
+        """Return picture files; a folder stands for the pictures in it.
+
+        Raises:
+            DataError: A file is not there, or a folder holds no pictures.
+        """
+        files = [file for value in values for file in list_images(value)]
         return Examples(inputs=files, labels=np.zeros(len(files), dtype=np.int64), ids=files, groups=None)

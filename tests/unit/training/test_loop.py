@@ -105,7 +105,8 @@ def test_a_step_that_is_not_finite_changes_no_weight_and_is_counted() -> None:
 
     progress = train(job, Progress(), [Watch()])
     assert progress.bad_steps == 1
-    assert changed.count(False) == 1 and len(changed) == 7
+    assert changed.count(False) == 1
+    assert len(changed) == 7
     assert all(torch.isfinite(value).all() for value in job.model.state_dict().values())
 
 
