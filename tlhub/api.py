@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from tlhub import launching, options, run
-from tlhub.config import DataConfig
 from tlhub.run import Run
 
 
@@ -54,17 +53,19 @@ def load(folder: str | Path) -> Run:
     return run.load(folder)
 
 
-def evaluate(finished: Run | str | Path, data: str | DataConfig) -> dict[str, Any]:
+def evaluate(finished: Run | str | Path, data: str, **options: Any) -> dict[str, Any]:
     """Score a finished run on other data.
 
     Args:
         finished: A run or its folder.
         data: A folder, a file or a Hub id; labels are matched by name.
+        options: Options of the section `data` that are other than in the run, such as `text_column`.
 
     Returns:
         The scores, as plain numbers by metric name.
 
     Raises:
+        UsageError: An option is unknown, has a wrong value or would have no effect.
         DataError: The data cannot be used as given.
     """
-    return run.evaluate(finished, data)
+    return run.evaluate(finished, data, **options)

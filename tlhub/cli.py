@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import signal
@@ -12,8 +11,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tlhub import __version__, launching, options
-from tlhub.config import DataConfig, RunConfig
-from tlhub.errors import DataError, TlhubError, UsageError
+from tlhub.config import RunConfig
+from tlhub.errors import DataError, TlhubError, UsageError, is_disk_full
 from tlhub.launching import Ending
 from tlhub.parsers import FINETUNE, Command, one_line, suggestion
 
@@ -139,8 +138,7 @@ def _evaluate(argv: list[str]) -> Ending:
         raise UsageError("no data is given; name a folder, a file or a Hub id: --data SOURCE")
     from tlhub import run
 
-    scores = run.evaluate(given["run"], DataConfig(**section))
-    print(json.dumps(scores, indent=2))
+    print(json.dumps(run.evaluate(given["run"], **section), indent=2))
     return Ending(0)
 
 
@@ -216,9 +214,9 @@ def _ending(error: BaseException) -> Ending:
         return Ending(error.exit_code, one_line(str(error)))
     if isinstance(error, KeyboardInterrupt):
         return Ending(75, "stopped on request; the same command goes on")
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return Ending(1, f"the disk is full ({error.filename or 'while writing'}); free some space, or name other "
-                         "folders with --out and --data.cache_dir")
+    if is_disk_full(error):
+        return Ending(1, one_line(f"the disk is full ({error}); free some space, or name other folders with --out and "
+                                  "--data.cache_dir"))
     return Ending(1, one_line(f"{type(error).__name__}: {error}") + " (--debug shows where)")
 
 

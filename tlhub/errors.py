@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import errno
+import os
 from collections.abc import Iterable
 
 
@@ -34,6 +36,25 @@ class StoppedError(TlhubError):
     """Stopped on request (SIGTERM or SIGINT); the same command continues the run."""
 
     exit_code = 75
+
+
+class DiskFullError(TlhubError):
+    """A disk has no room for what has to be written."""
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Tell whether an error, or one that it came from, says that a disk or the user's share of it is full.
+
+    Libraries that are not written in Python raise errors of their own, which say it only in words.
+    """
+    while error is not None:
+        numbers = (errno.ENOSPC, errno.EDQUOT)
+        if isinstance(error, OSError) and error.errno in numbers:
+            return True
+        if any(os.strerror(number) in str(error) for number in numbers):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

@@ -12,8 +12,9 @@ from typing import Any
 import yaml
 
 from tlhub.config import RunConfig
-from tlhub.errors import UsageError
+from tlhub.errors import UsageError, is_disk_full
 from tlhub.options import identity
+from tlhub.parsers import one_line
 
 
 @dataclass(frozen=True)
@@ -28,16 +29,36 @@ class RunFolder:
         return _read_json(self.path / "status.json")
 
     def write_status(self, state: str, exit_code: int | None = None, reason: str = "") -> None:
-        """Write `status.json`: running, finished, stopped or failed."""
-        self.write_json("status.json", {"state": state, "exit_code": exit_code, "reason": reason})
+        """Write `status.json`: running, finished, stopped or failed; in place where the disk is full.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        content = {"state": state, "exit_code": exit_code, "reason": one_line(reason)}
+        try:
+            self.write_json("status.json", content)
+        except OSError as error:
+            if not is_disk_full(error) or not self.status:
+                raise
+            with (self.path / "status.json").open("r+") as file:  # a file that exists keeps its block of the disk
+                file.write(json.dumps(content) + "\n")
+                file.truncate()
 
     def write_json(self, name: str, content: dict[str, Any]) -> Path:
-        """Write a JSON file whole: under another name first, then renamed."""
+        """Write a JSON file whole: under another name first, then renamed.
+
+        Raises:
+            OSError: It cannot be written; what was there before stays.
+        """
         target = self.path / name
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f".{target.name}.tmp")
-        temporary.write_text(json.dumps(content, indent=2) + "\n")
-        temporary.replace(target)
+        try:
+            temporary.write_text(json.dumps(content, indent=2) + "\n")
+            temporary.replace(target)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
         return target
 
     def write_config(self, config: dict[str, Any], record: dict[str, Any]) -> None:

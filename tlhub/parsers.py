@@ -84,7 +84,7 @@ class Command:
         except ArgumentError as error:
             found = re.search(r'key "([^"]+)".*(?:Given|Got) value: (.*)', str(error), re.DOTALL)
             raise UsageError(_wrong_type(*found.groups()) if found
-                             else f"tlhub {self.name}: {one_line(str(error))}") from error
+                             else f"{one_line(str(error))}; 'tlhub {self.name} --help' lists what it takes") from error
         positionals = [name.rstrip("?+") for name in self.positionals]
         return {name: value for name, value in given.as_dict().items() if value is not None or name not in positionals}
 

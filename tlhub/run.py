@@ -248,8 +248,8 @@ def _agreed_folder(accelerator: Accelerator, config: RunConfig, *, overwrite: bo
 
 def _unwritable(config: RunConfig, error: OSError) -> TlhubError:
     if is_disk_full(error):
-        return DiskFullError(f"the disk is full (--out {config.out or 'runs'!r} cannot be written); free some space, or "
-                             "name a folder on another disk")
+        return DiskFullError(f"the disk is full (--out {config.out or 'runs'!r} cannot be written); free some space, "
+                             "or name a folder on another disk")
     return UsageError(f"--out {config.out or 'runs'!r} cannot be written ({error.strerror}); name another folder")
 
 

@@ -53,7 +53,7 @@ def test_every_promised_command_is_there():
         (StoppedError("after step 3"), 75, "after step 3"),
         (KeyboardInterrupt(), 75, "stopped on request"),
         (RuntimeError("boom\n at x"), 1, "RuntimeError: boom at x (--debug shows where)"),
-        (OSError(errno.ENOSPC, "No space left on device", "runs/x"), 1, "the disk is full (runs/x)"),
+        (OSError(errno.ENOSPC, "No space left on device", "runs/x"), 1, "the disk is full ([Errno 28] No space left"),
     ],
 )
 def test_failures_are_one_line_and_a_code(capsys, error, code, words):

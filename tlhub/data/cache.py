@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from tlhub.config import DataConfig
-from tlhub.errors import UsageError
+from tlhub.errors import DiskFullError, UsageError
 
 _MANIFEST = "manifest.json"
 _STALE_S = 2 * 24 * 3600
@@ -42,8 +42,12 @@ def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that readers see the old content or the new, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,7 @@ class ArrayCache:
             shapes: For each array its shape and type.
 
         Raises:
-            UsageError: The disk has too little room.
+            DiskFullError: The disk has too little room.
         """
         temporary = self.root / f".{uuid.uuid4().hex}"
         self.root.mkdir(parents=True, exist_ok=True)
@@ -123,8 +127,9 @@ class ArrayCache:
         """Refuse beforehand: writing to a memory map on a full disk kills the process."""
         free = shutil.disk_usage(self.root).free
         if needed > free:
-            raise UsageError(f"cache folder '{self.root}' has {free / 2**30:.1f} GiB free and {needed / 2**30:.1f} GiB "
-                             "are needed; name another with --data.cache_dir, or lower --data.cache_limit_gib")
+            raise DiskFullError(f"the disk of the cache folder '{self.root}' is full ({needed / 2**20:.0f} MiB needed, "
+                                f"{free / 2**20:.0f} MiB free); name another with --data.cache_dir, or lower "
+                                "--data.cache_limit_gib")
 
     def _publish(self, temporary: Path, key: str) -> None:
         final = self.folder(key)

@@ -321,7 +321,8 @@ def list_images(value: str) -> list[str]:
     files = sorted(file for file in path.rglob("*") if file.suffix.lower() in FILE_ENDINGS["image"])
     found = [str(file) for file in files if file.is_file()]
     if not found:
-        raise DataError(f"folder '{value}' holds no file ending in {', '.join(FILE_ENDINGS['image'][:5])}")
+        raise DataError(f"folder '{value}' holds no file ending in {', '.join(FILE_ENDINGS['image'][:5])}; name one "
+                        "that does")
     return found
 
 

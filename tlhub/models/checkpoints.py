@@ -71,10 +71,10 @@ def load_checkpoint(
         CheckpointError: The checkpoint is missing, damaged, pickled, or of a kind that does not fit the task.
     """
     origin = resolve_origin(config.name, config.revision)
-    processor = load_processor(origin, auto_processor)
     with plain_folder(origin, auto_model) as folder:
         plain = replace(origin, folder=folder)
         settings = read_settings(plain, auto_model)
+        processor = load_processor(origin, auto_processor)
         own_labels = labels_of(settings)
         keeps_head = pretrained and sorted(own_labels) == sorted(label_names)
         set_labels(settings, own_labels if keeps_head else label_names)
@@ -110,7 +110,8 @@ def _read_weights(
                 ignore_mismatched_sizes=True, trust_remote_code=False, output_loading_info=True,
             )
         except LOADING_ERRORS as error:
-            raise CheckpointError(f"the weights of {origin.name!r} cannot be read: {first_line(error)}") from error
+            raise CheckpointError(f"the weights of {origin.name!r} cannot be read ({first_line(error)}); "
+                                  "the file is damaged or incomplete, fetch it again") from error
     mismatched = frozenset(item[0] if isinstance(item, tuple) else item for item in info["mismatched_keys"])
     head = output_parameters(model)
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters() if name not in head}

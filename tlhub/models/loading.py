@@ -29,12 +29,13 @@ def read_settings(origin: Origin, auto_model: str) -> PreTrainedConfig:
     try:
         settings: PreTrainedConfig = transformers.AutoConfig.from_pretrained(origin.folder, trust_remote_code=False)
     except LOADING_ERRORS as error:
-        raise CheckpointError(f"the config.json of {origin.name!r} cannot be used: {first_line(error)}") from error
+        raise CheckpointError(f"the config.json of {origin.name!r} cannot be used ({first_line(error)}); "
+                              "fetch the checkpoint again") from error
     if type(settings) not in getattr(transformers, auto_model)._model_mapping:
         task = auto_model.removeprefix("AutoModelFor")
         raise CheckpointError(
-            f"{origin.name!r} is of type {settings.model_type!r}, which transformers has no {task} class for; "
-            "take a checkpoint of another kind"
+            f"model.name {origin.name!r} is of type {settings.model_type!r}, which transformers has no {task} class "
+            "for; take a checkpoint of another kind"
         )
     return settings
 

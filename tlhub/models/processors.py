@@ -22,12 +22,24 @@ def load_processor(origin: Origin, auto_processor: str) -> Any:
         CheckpointError: The checkpoint has none, or it is damaged.
     """
     try:
-        return getattr(transformers, auto_processor).from_pretrained(origin.folder, trust_remote_code=False)
+        processor = getattr(transformers, auto_processor).from_pretrained(origin.folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
         lines = str(error).strip().splitlines()
-        raise CheckpointError(
-            f"{auto_processor} finds nothing usable in {origin.name!r}: {lines[0] if lines else type(error).__name__}"
-        ) from error
+        reason = lines[0] if lines else type(error).__name__
+        raise CheckpointError(f"{auto_processor} finds nothing usable in {origin.name!r} ({reason}); give a checkpoint "
+                              "with all its files") from error
+    _check_vocabulary(processor, origin)
+    return processor
+
+
+def _check_vocabulary(processor: Any, origin: Origin) -> None:
+    """Refuse a tokenizer that transformers made without any file: every word would be unknown to it."""
+    if not isinstance(processor, PreTrainedTokenizerBase):
+        return
+    files = set(processor.vocab_files_names.values())
+    if files and not any((origin.folder / name).exists() for name in files):
+        raise CheckpointError(f"model.name {origin.name!r} has no tokenizer (none of {', '.join(sorted(files))}); "
+                              "give a checkpoint with all its files")
 
 
 def match_padding(settings: PreTrainedConfig, processor: Any, name: str) -> None:

@@ -67,7 +67,8 @@ def save_full(model: nn.Module, processor: Any, folder: Path, *, label_names: Se
     if not isinstance(model, PreTrainedModel):
         raise CheckpointError(f"{type(model).__name__} is no model of transformers and cannot be saved as one")
     set_labels(model.config, label_names)
-    model.save_pretrained(folder)
+    with quiet():
+        model.save_pretrained(folder)
     processor.save_pretrained(folder)
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 
 from tlhub.config import RunConfig
-from tlhub.errors import UsageError
+from tlhub.errors import UsageError, nearest
 
 _PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 
@@ -22,21 +24,29 @@ def make_accelerator(config: RunConfig) -> Accelerator:
     Raises:
         UsageError: The launcher started processes that do not know each other, or a tracker is not installed.
     """
+    _check_trackers(config.log.trackers)
     accelerated = torch.accelerator.is_available()
     # The pooler of a checkpoint may stand idle behind pooled features.
     kwargs = [DistributedDataParallelKwargs(find_unused_parameters=True)]
-    try:
-        accelerator = Accelerator(cpu=not accelerated, mixed_precision=resolve_precision(config.train.precision),
-                                  log_with=list(config.log.trackers) or None,
-                                  kwargs_handlers=list(kwargs))
-    except (ValueError, ImportError) as error:
-        raise UsageError(f"--log.trackers {config.log.trackers}: {error}") from error
+    accelerator = Accelerator(cpu=not accelerated, mixed_precision=resolve_precision(config.train.precision),
+                              log_with=list(config.log.trackers) or None, kwargs_handlers=list(kwargs))
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     if accelerator.num_processes != launched:
         raise UsageError(f"the launcher set WORLD_SIZE={launched} but accelerate reports {accelerator.num_processes} "
                          "process(es), so each would train alone; use --num_processes, or the launch configurations "
                          "in recipes/accelerate")
     return accelerator
+
+
+def _check_trackers(names: Sequence[str]) -> None:
+    """Refuse trackers that accelerate does not know, and those it would leave out without a word."""
+    installed = {str(tracker) for tracker in get_available_trackers()}
+    for name in names:
+        if name not in LOGGER_TYPE_TO_CLASS:
+            raise UsageError(f"tracker {name!r} of --log.trackers is not known; {nearest(name, LOGGER_TYPE_TO_CLASS)}")
+        if name not in installed:
+            raise UsageError(f"tracker {name!r} of --log.trackers is not installed; install it, or take one of: "
+                             f"{', '.join(sorted(installed)) or 'none is installed'}")
 
 
 def resolve_precision(precision: str) -> str:

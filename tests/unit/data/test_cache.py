@@ -7,7 +7,7 @@ import pytest
 
 from tlhub.config import DataConfig
 from tlhub.data.cache import ArrayCache, cache_root, write_atomically
-from tlhub.errors import UsageError
+from tlhub.errors import DiskFullError, UsageError
 
 
 def test_arrays_come_back_memory_mapped(tmp_path):
@@ -62,7 +62,7 @@ def test_full_disk_and_leftovers(tmp_path):
     old = tmp_path / ".left"
     old.mkdir()
     os.utime(old, (0, 0))
-    with pytest.raises(UsageError, match="GiB free"), ArrayCache(tmp_path).create(
+    with pytest.raises(DiskFullError, match="MiB free"), ArrayCache(tmp_path).create(
             "key", {"a": ((2**50,), np.dtype(np.uint8))}):
         pass
     assert list(tmp_path.iterdir()) == []
