@@ -25,7 +25,7 @@ FOLDS = 5
 
 _FOLD_BUDGET = 5e9
 """Large problems hold out fewer of the folds: as many as keep folds x n x d x c within this, and at least one. They
-also try every second penalty only, and end the final fit at a gradient of 1e-5 instead of 1e-7."""
+also try every second penalty only, and make the final fit in float32."""
 
 _FOLD_STEPS = 50
 """L-BFGS steps on the folds at each penalty; the next penalty starts from where they led."""
@@ -207,9 +207,11 @@ def fit_logistic(features: np.ndarray, labels: np.ndarray, classes: int, *,
     held_out = torch.from_numpy(np.stack([stratified_folds(labels, seed=seed) == fold for fold in range(scored)]))
     large = scored < FOLDS
     tried = sorted(penalties, reverse=True)[::2 if large else 1]
-    penalty, score = _choose_penalty(problem.single(), held_out, tried)
+    single = problem.single()
+    penalty, score = _choose_penalty(single, held_out, tried)
     everything = torch.ones(1, len(labels), dtype=torch.bool)
-    solution = problem.solve(everything, penalty, tolerance=1e-5 if large else 1e-7, steps=1000)[0]
+    solution = (single.solve(everything, penalty, tolerance=1e-4, steps=1000)[0].double() if large
+                else problem.solve(everything, penalty, tolerance=1e-7, steps=1000)[0])
     weight = solution[:, :len(axes.energies)] @ axes.rotation.T / axes.scale
     if not bias:
         return LogisticResult(weight.numpy(), None, penalty, score)

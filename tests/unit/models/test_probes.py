@@ -156,6 +156,14 @@ def test_large_problems_score_fewer_folds(monkeypatch):
     assert seen == [(5, 11), (3, 6), (1, 6)]
 
 
+def test_large_problems_are_fitted_to_nearly_the_same_optimum(monkeypatch):
+    features, labels = example(60, 10, signal=0.3)
+    exact = fit_logistic(features, labels, 3, penalties=[0.01])
+    monkeypatch.setattr(probes, "_FOLD_BUDGET", 1)
+    large = fit_logistic(features, labels, 3, penalties=[0.01])
+    assert features @ large.weight.T + large.bias == pytest.approx(features @ exact.weight.T + exact.bias, abs=0.01)
+
+
 def test_the_same_call_gives_the_same_bits():
     features, labels = example(70, 20)
     first, second = (fit_logistic(features, labels, 3, seed=1) for _ in range(2))
