@@ -44,7 +44,8 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
 
 def launch(configuration: str, *command: str) -> subprocess.CompletedProcess[str]:
     """Run a script as `accelerate-launch --config_file ...` does."""
-    return run("-m", "accelerate.commands.launch", "--config_file", str(RECIPES / "accelerate" / configuration), *command)
+    path = RECIPES / "accelerate" / configuration
+    return run("-m", "accelerate.commands.launch", "--config_file", str(path), *command)
 
 
 def losses(folder: Path) -> list[float]:
