@@ -14,6 +14,7 @@ import torch
 from tlhub.config import RunConfig, as_dict
 from tlhub.data.audit import write_quarantine
 from tlhub.data.prepare import PreparedData
+from tlhub.environment import versions
 from tlhub.evaluation import metrics, plots, report
 from tlhub.evaluation.baselines import knn
 from tlhub.evaluation.intervals import bootstrap_intervals
@@ -65,7 +66,13 @@ def finish(bench: Workbench, fitted: Fitted, data: PreparedData, times: dict[str
     write_quarantine(bench.folder.path / "quarantine.csv", data.quarantined)
     bench.folder.write_json("metrics.json", content)
     _draw(bench, logits)
-    report.write_report(bench.folder.path, config=as_dict(bench.config), metrics=content, notes=list(data.notes))
+    for sentence in report.losing_to(content, bench.config.evaluate.best):
+        bench.tell(f"beware: {sentence}")
+    origin = bench.checkpoint.origin
+    facts = {"checkpoint revision": origin.revision or "as found", "checkpoint SHA-256": origin.weight_hash,
+             "data fingerprint": data.fingerprint, **versions()}
+    report.write_report(bench.folder.path, config=as_dict(bench.config), metrics=content, notes=list(data.notes),
+                        facts=facts)
     shutil.rmtree(bench.folder.path / "checkpoints", ignore_errors=True)
     bench.accelerator.wait_for_everyone()
 

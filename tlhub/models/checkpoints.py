@@ -70,7 +70,7 @@ def load_checkpoint(
     Raises:
         CheckpointError: The checkpoint is missing, damaged, pickled, or of a kind that does not fit the task.
     """
-    origin = resolve_origin(config.name, config.revision)
+    origin = resolve_origin(config.name, config.revision, weights=pretrained)
     with plain_folder(origin, auto_model) as folder:
         plain = replace(origin, folder=folder)
         settings = read_settings(plain, auto_model)

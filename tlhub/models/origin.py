@@ -37,12 +37,13 @@ class Origin:
     folder: Path
 
 
-def resolve_origin(name: str, revision: str | None = None) -> Origin:
+def resolve_origin(name: str, revision: str | None = None, *, weights: bool = True) -> Origin:
     """Find a checkpoint's files, downloading them where the Hub is reachable.
 
     Args:
         name: A Hub id, a folder that holds a checkpoint, or the folder of a tlhub run.
         revision: Branch, tag or commit of a Hub checkpoint.
+        weights: Whether weights are needed, or the configuration is enough.
 
     Returns:
         The origin, its folder holding `config.json` or `adapter_config.json`, and safetensors files only.
@@ -61,7 +62,7 @@ def resolve_origin(name: str, revision: str | None = None) -> Origin:
     else:
         folder = _hub_folder(name, revision)
         kind, commit = "hub", folder.name
-    _check_files(name, folder)
+    _check_files(name, folder, weights=weights)
     return Origin(name, kind, commit, weight_hash(folder), folder)
 
 
@@ -91,13 +92,13 @@ def _hub_folder(name: str, revision: str | None) -> Path:
         ) from error
 
 
-def _check_files(name: str, folder: Path) -> None:
+def _check_files(name: str, folder: Path, *, weights: bool) -> None:
     if not (folder / "config.json").exists() and not (folder / "adapter_config.json").exists():
         found = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
         raise CheckpointError(
             f"model.name {name!r} holds no config.json (found: {found}); give the folder of a checkpoint or of a run"
         )
-    if not any(folder.glob("*.safetensors")):
+    if weights and not any(folder.glob("*.safetensors")):
         pickled = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
         found = f"only {', '.join(pickled)}" if pickled else "no weights"
         raise CheckpointError(

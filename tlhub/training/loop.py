@@ -221,7 +221,8 @@ def _apply_gradients(job: Job) -> torch.Tensor:
         job.optimizer.optimizer.found_inf = (~torch.isfinite(norm)).float()
     job.optimizer.step()
     job.optimizer.zero_grad()
-    return norm.detach()
+    detached: torch.Tensor = norm.detach()
+    return detached
 
 
 def _read(window: _Window, job: Job, progress: Progress, rate: float) -> Report:

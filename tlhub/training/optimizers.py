@@ -28,7 +28,8 @@ def parameter_groups(model: nn.Module, train: TrainConfig, *, layer_decay: float
     Returns:
         Groups with `params`, `lr`, `peak_lr` (what the schedule scales), `weight_decay` and `names`.
     """
-    assert train.learning_rate is not None and train.weight_decay is not None
+    assert train.learning_rate is not None
+    assert train.weight_decay is not None
     top = max(blocks.values(), default=0)
     groups: dict[tuple[float, float], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
