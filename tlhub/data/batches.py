@@ -9,7 +9,7 @@ import torch
 
 from tlhub.seeding import generator
 
-_BUCKET_BATCHES = 50
+_BUCKET_BATCHES = 100
 """Batches that are filled together from examples sorted by length: enough to waste little padding, few enough that
 the composition of a batch stays random."""
 
