@@ -13,6 +13,8 @@ import pytest
 
 # Read by huggingface_hub and datasets when they are imported, so set before any test module is.
 _HF_HOME = tempfile.mkdtemp(prefix="tlhub-tests-")
+# Workers of pytest and threads of torch would otherwise contend for the same cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", HF_HOME=_HF_HOME, TOKENIZERS_PARALLELISM="false")
 
 import tlhub  # noqa: E402, F401  (its finder has to be there before torchaudio and torchvision are imported)

@@ -49,6 +49,7 @@ def main() -> None:
         off = float(np.abs(logits - np.load(folder / "expected.npz")["logits"]).max())
         found[cell] = "plain transformers" if off < 1e-5 else f"off by {off}"
     assert "tlhub" not in sys.modules
+    sys.path.insert(0, str(Path(__file__).parents[2]))
     import tlhub
 
     for cell, folder in custom.items():
