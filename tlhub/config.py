@@ -120,7 +120,7 @@ class TrainConfig:
                                         strategies=GRADIENT_STRATEGIES)
     patience: int | None = option(None, "stop after this many validations without improvement",
                                   strategies=GRADIENT_STRATEGIES)
-    checkpoint_every: int | None = option(None, "optimizer steps between checkpoints; default: at each validation",
+    checkpoint_every: int | None = option(None, "optimizer steps between checkpoints; default: validations, once a minute",
                                           strategies=GRADIENT_STRATEGIES)
     max_bad_steps: int = option(5, "stop after this many non-finite steps in a row", strategies=GRADIENT_STRATEGIES)
     precision: str = option("auto", "autocast type; 'auto' is bf16 where the device computes in it, else fp32",

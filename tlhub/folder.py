@@ -16,6 +16,10 @@ from tlhub.errors import UsageError, is_disk_full
 from tlhub.options import identity
 from tlhub.parsers import one_line
 
+WRITTEN = ("config.yaml", "metrics.json", "history.jsonl", "quarantine.csv", "report.md", "model", "plots",
+           "checkpoints", "evaluations", "trackers", "status.json")
+"""What a run writes to its folder; the status goes last, since it tells that a folder is a run's."""
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -50,11 +54,14 @@ class RunFolder:
         Raises:
             OSError: It cannot be written; what was there before stays.
         """
+        return self._write(name, json.dumps(content, indent=2) + "\n")
+
+    def _write(self, name: str, text: str) -> Path:
         target = self.path / name
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f".{target.name}.tmp")
         try:
-            temporary.write_text(json.dumps(content, indent=2) + "\n")
+            temporary.write_text(text)
             temporary.replace(target)
         except OSError:
             temporary.unlink(missing_ok=True)
@@ -64,19 +71,28 @@ class RunFolder:
     def write_config(self, config: dict[str, Any], record: dict[str, Any]) -> None:
         """Write `config.yaml`: the resolved configuration, and below `record` what it was run with."""
         text = yaml.safe_dump({**config, "record": record}, sort_keys=False, allow_unicode=True)
-        (self.path / "config.yaml").write_text(text)
+        self._write("config.yaml", text)
 
     @property
     def config(self) -> dict[str, Any]:
         """What `config.yaml` holds; empty where there is none."""
         path = self.path / "config.yaml"
-        loaded: dict[str, Any] = yaml.safe_load(path.read_text()) if path.exists() else {}
-        return loaded
+        loaded = yaml.safe_load(path.read_text()) if path.exists() else None
+        return loaded if isinstance(loaded, dict) else {}
 
     @property
     def failed_before_training(self) -> bool:
         """Whether a run failed here before it had anything worth keeping."""
         return self.status.get("state") == "failed" and not (self.path / "checkpoints").exists()
+
+    def clear(self) -> None:
+        """Remove what a run writes, and nothing that somebody else put there."""
+        for name in WRITTEN:
+            path = self.path / name
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
 
     def is_unfinished(self, config: RunConfig) -> bool:
         """Return whether this is an unfinished run of the same configuration, as it was given or as it was resolved."""
@@ -109,7 +125,7 @@ def open_folder(config: RunConfig, *, overwrite: bool) -> RunFolder:
         if not overwrite:
             what = "a finished run" if state == "finished" else "an unfinished run of another configuration"
             raise UsageError(f"--out {str(folder.path)!r} holds {what}; name another folder, or pass --overwrite")
-        shutil.rmtree(folder.path)
+        folder.clear()
     folder.path.mkdir(parents=True, exist_ok=True)
     return folder
 

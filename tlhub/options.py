@@ -80,6 +80,14 @@ def flatten(choices: Mapping[str, Any], where: str = "") -> dict[str, Any]:
     return values
 
 
+def dotted(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration's nested values by dotted name, without those that are None."""
+    flat = {f"{section}.{key}": inner for section, value in values.items() if isinstance(value, Mapping)
+            for key, inner in value.items()}
+    flat |= {name: value for name, value in values.items() if not isinstance(value, Mapping)}
+    return {name: value for name, value in flat.items() if value is not None}
+
+
 def check(config: RunConfig) -> None:
     """Check names and ranges.
 

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.utils import broadcast_object_list
 from torch import nn
 
-from tlhub import results
+from tlhub import options, results
 from tlhub.config import DataConfig, RunConfig
 from tlhub.data.batches import Inputs
 from tlhub.data.cache import ArrayCache, cache_root
@@ -110,15 +110,15 @@ class Run:
 
     def logits(self, inputs: Inputs, *, batch_size: int = 64) -> np.ndarray:
         """Return the saved model's logits for inputs, shape (n, c)."""
-        accelerator = make_accelerator(self.config)
+        accelerator = make_accelerator(self.config, training=False)
         return predict_logits(self._model().to(accelerator.device), inputs, accelerator, batch_size=batch_size)
 
-    def evaluate(self, source: str, **options: Any) -> dict[str, Any]:
+    def evaluate(self, source: str, **choices: Any) -> dict[str, Any]:
         """Score the saved model on data: its test split where it has one, otherwise all of it.
 
         Args:
             source: A folder, file or Hub id.
-            options: Options of the section `data` that are other than in the run, such as `text_column`.
+            choices: Options of the section `data` that are other than in the run, such as `text_column`.
 
         Returns:
             `metrics` with their `intervals`, written to `evaluations/` as well.
@@ -127,20 +127,22 @@ class Run:
             UsageError: An option is unknown, has a wrong value or would have no effect.
             DataError: The data cannot be used, or holds labels that the model does not know.
         """
-        section = self._data_section(source, options)
+        section = self._data_section(source, choices)
         examples = prepare_evaluation(section, self.task.modality, label_names=self.label_names)
         inputs = self._inputs(examples)
         scores = results.score_split(self.task, self.logits(inputs), inputs.labels, self.config)
-        number = len(list((self.folder / "evaluations").glob("*.json"))) + 1
-        self._files.write_json(f"evaluations/{number:03d}.json", {
-            "data": section.source, "examples": len(inputs), **scores["metrics"], "intervals": scores["intervals"]})
+        if PartialState().is_main_process:
+            number = len(list((self.folder / "evaluations").glob("*.json"))) + 1
+            self._files.write_json(f"evaluations/{number:03d}.json", {
+                "data": section.source, "examples": len(inputs), **scores["metrics"],
+                "intervals": scores["intervals"]})
         return scores
 
-    def _data_section(self, source: str, options: Mapping[str, Any]) -> DataConfig:
+    def _data_section(self, source: str, choices: Mapping[str, Any]) -> DataConfig:
         """Return the run's own section `data` for another source: its columns, unless other ones are named."""
         own = dataclasses.asdict(self.config.data)
         kept = [*_LAYOUT, "split_column"] if source == self.config.data.source else _LAYOUT
-        named = {name: own[name] for name in kept if own[name] is not None} | {**options, "source": source}
+        named = {name: own[name] for name in kept if own[name] is not None} | {**choices, "source": source}
         return from_kwargs(self.config.task, model="-", data=named).data
 
     def _model(self) -> nn.Module:
@@ -167,14 +169,14 @@ def load(folder: str | Path) -> Run:
     return Run(folder)
 
 
-def evaluate(run: Run | str | Path, source: str, **options: Any) -> dict[str, Any]:
+def evaluate(run: Run | str | Path, source: str, **choices: Any) -> dict[str, Any]:
     """Score a finished run on data (see `Run.evaluate`).
 
     Raises:
         UsageError: An option cannot be used.
         DataError: The data cannot be used.
     """
-    return (run if isinstance(run, Run) else Run(run)).evaluate(source, **options)
+    return (run if isinstance(run, Run) else Run(run)).evaluate(source, **choices)
 
 
 def finetune(config: RunConfig, *, overwrite: bool = False) -> Run:
@@ -210,6 +212,7 @@ def finetune(config: RunConfig, *, overwrite: bool = False) -> Run:
             inputs = {split: task.inputs(examples, checkpoint.processor, config, fingerprint=data.fingerprint + split)
                       for split, examples in data.splits.items()}
         _record(folder, given, config, data, checkpoint, accelerator)
+        _start_trackers(folder, config, accelerator)
         bench = Workbench(config, folder, accelerator, task, checkpoint, inputs, data.label_names, data.fingerprint,
                           ArrayCache(cache_root(config.data)))
         if config.evaluate.knn:
@@ -239,11 +242,16 @@ def _agreed_folder(accelerator: Accelerator, config: RunConfig, *, overwrite: bo
         broadcast_object_list(answer)
     if isinstance(answer[0], TlhubError):
         raise answer[0]
-    path = Path(answer[0])
-    accelerator.project_configuration.set_directories(str(path))
+    return RunFolder(Path(answer[0]))
+
+
+def _start_trackers(folder: RunFolder, config: RunConfig, accelerator: Accelerator) -> None:
+    """Tell the trackers the resolved configuration; what they write to a disk lies in the run's folder."""
     if config.log.trackers:
-        accelerator.init_trackers("tlhub", config={"config": json.dumps(effective(config))})
-    return RunFolder(path)
+        accelerator.project_configuration.logging_dir = str(folder.path / "trackers")
+        values = {name: value if isinstance(value, (int, float, str)) else json.dumps(value)
+                  for name, value in options.dotted(effective(config)).items()}
+        accelerator.init_trackers("tlhub", config=values)
 
 
 def _unwritable(config: RunConfig, error: OSError) -> TlhubError:
@@ -265,7 +273,7 @@ def _status_of(folder: RunFolder, accelerator: Accelerator) -> Iterator[None]:
         yield
         state, code, reason = "finished", 0, ""
     except KeyboardInterrupt:
-        state, code, reason = "stopped", 75, "interrupted before training began"
+        state, code, reason = "stopped", 75, "interrupted outside of training"
         raise
     except BaseException as error:
         if is_disk_full(error) and not isinstance(error, DiskFullError):
@@ -276,10 +284,11 @@ def _status_of(folder: RunFolder, accelerator: Accelerator) -> Iterator[None]:
         reason = str(error) if isinstance(error, TlhubError) else f"{type(error).__name__}: {error}"
         raise
     finally:
+        for tracker in accelerator.trackers:
+            tracker.finish()
         if accelerator.is_main_process:
             folder.write_status(state, code, reason)
-    accelerator.wait_for_everyone()
-    accelerator.end_training()
+    accelerator.wait_for_everyone()  # and stay a group: the finished run may be asked for predictions
 
 
 def _check_metrics(task: Task, config: RunConfig) -> None:

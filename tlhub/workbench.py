@@ -122,7 +122,7 @@ class Workbench:
             self.tell(f"{progress.bad_steps} steps were not finite and changed no weight")
         self.seconds_before = progress.seconds - (time.perf_counter() - started)
         self.steps_done = progress.step - first_step
-        store.load_best(job)
+        store.load_best()
 
     def _weights(self) -> str:
         """Return what identifies the frozen weights: the checkpoint's hash, or the seed that fresh ones come from."""

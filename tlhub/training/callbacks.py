@@ -6,7 +6,7 @@ import json
 import logging
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from types import FrameType
@@ -26,6 +26,9 @@ from tlhub.training.loop import Callback, Job, Progress, Report
 from tlhub.training.optimizers import load_state_tensors, state_tensors
 
 logger = logging.getLogger(__name__)
+
+_PACE = 60.0
+"""Seconds between checkpoints where their number of steps is not given."""
 
 
 class History(Callback):
@@ -176,7 +179,7 @@ class Validation(Callback):
         value = scores[self.metric]
         if progress.best is None or self.direction * value > self.direction * progress.best:
             progress.best, progress.best_step, progress.stale = value, progress.step, 0
-            self.store.save_best(job, progress)
+            self.store.keep_best()
         else:
             progress.stale += 1
             if self.patience is not None and progress.stale >= self.patience:
@@ -184,7 +187,7 @@ class Validation(Callback):
 
 
 class CheckpointStore:
-    """A run's `checkpoints/`: the latest state to resume from and the weights that were best on validation.
+    """A run's `checkpoints/`: the latest state to resume from, the weights that were best on validation among it.
 
     Args:
         folder: The run's `checkpoints/`.
@@ -194,56 +197,52 @@ class CheckpointStore:
     def __init__(self, folder: Path, model: nn.Module) -> None:
         self.folder = folder
         self.model = model
+        self._best: dict[str, torch.Tensor] = {}
 
     def save(self, job: Job, progress: Progress) -> None:
         """Write all that resuming needs, once for all processes; older states are removed after it is verified."""
         if job.accelerator.is_main_process:
             state = {**asdict(progress), "stop": None, "threads": torch.get_num_threads()}
-            tensors = {"model": self._weights(), "optimizer": state_tensors(job.optimizer)}
+            tensors = {"model": self._weights(), "optimizer": state_tensors(job.optimizer), "best": self._best}
             written = checkpointing.save(self.folder, f"step-{progress.step:09d}", Snapshot(tensors, state))
             checkpointing.rotate(self.folder, "step", written)
         job.accelerator.wait_for_everyone()
 
-    def save_best(self, job: Job, progress: Progress) -> None:
-        """Write the present weights as the best so far."""
-        if job.accelerator.is_main_process:
-            snapshot = Snapshot({"model": self._weights()}, {"step": progress.step, "best": progress.best})
-            written = checkpointing.save(self.folder, f"best-{progress.step:09d}", snapshot)
-            checkpointing.rotate(self.folder, "best", written)
-        job.accelerator.wait_for_everyone()
+    def keep_best(self) -> None:
+        """Remember the present weights as the best so far."""
+        self._best = {name: value.detach().to("cpu", copy=True) for name, value in self._weights().items()}
 
     def resume(self, job: Job) -> Progress:
         """Return the progress of the newest intact checkpoint, its weights loaded; a fresh one where there is none."""
-        newest = self._agreed(job, "step")
+        newest = self._agreed(job)
         if newest is None:
             return Progress()
         snapshot = checkpointing.load(newest)
-        self._load(snapshot)
+        self._load(snapshot.tensors["model"])
+        self._best = dict(snapshot.tensors["best"])
         load_state_tensors(job.optimizer, snapshot.tensors["optimizer"])
         torch.set_num_threads(int(snapshot.state["threads"]))
         names = {item.name for item in fields(Progress)}
         return Progress(**{key: value for key, value in snapshot.state.items() if key in names})
 
-    def load_best(self, job: Job) -> None:
-        """Put the best weights back into the model, where any were kept."""
-        best = self._agreed(job, "best")
-        if best is not None:
-            self._load(checkpointing.load(best))
+    def load_best(self) -> None:
+        """Put the best weights back into the model, where there was a validation."""
+        self._load(self._best)
 
-    def _agreed(self, job: Job, prefix: str) -> Path | None:
+    def _agreed(self, job: Job) -> Path | None:
         if job.accelerator.is_main_process:
-            checkpointing.latest(self.folder, prefix)
+            checkpointing.latest(self.folder, "step")
         job.accelerator.wait_for_everyone()
-        return checkpointing.latest(self.folder, prefix)
+        return checkpointing.latest(self.folder, "step")
 
     def _weights(self) -> dict[str, torch.Tensor]:
         trained = {name: value for name, value in self.model.named_parameters() if value.requires_grad}
         return {**trained, **dict(self.model.named_buffers())}
 
     @torch.no_grad()
-    def _load(self, snapshot: Snapshot) -> None:
+    def _load(self, tensors: Mapping[str, torch.Tensor]) -> None:
         own = self._weights()
-        for name, value in snapshot.tensors["model"].items():
+        for name, value in tensors.items():
             own[name].copy_(value)
 
 
@@ -255,7 +254,7 @@ class Checkpointing(Callback):
     Args:
         store: Where states are kept.
         validation: Its steps are the default ones to save after.
-        every: Steps between checkpoints, or None.
+        every: Steps between checkpoints; None for the validations, but at most once in `_PACE` seconds.
     """
 
     def __init__(self, store: CheckpointStore, validation: Validation, *, every: int | None) -> None:
@@ -265,10 +264,12 @@ class Checkpointing(Callback):
         self._signal: int | None = None
         self._handlers: dict[int, Any] = {}
         self._started = 0.0
+        self._saved = 0.0
 
     def on_start(self, job: Job, progress: Progress) -> None:
         """Listen for signals."""
         self._started = time.perf_counter() - progress.seconds
+        self._saved = time.perf_counter()
         self._handlers = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
 
     def on_step(self, job: Job, progress: Progress) -> None:
@@ -279,9 +280,9 @@ class Checkpointing(Callback):
         """
         progress.seconds = time.perf_counter() - self._started
         stopped = self._stopped(job, progress)
-        due = progress.step % self.every == 0 if self.every else self.validation.due(job, progress)
-        if stopped or (due and progress.step < job.total_steps):
+        if stopped or (self._due(job, progress) and progress.step < job.total_steps):
             self.store.save(job, progress)
+            self._saved = time.perf_counter()
         if stopped:
             self._restore()
             raise StoppedError(f"stopped on request after step {progress.step} of {job.total_steps}; "
@@ -299,11 +300,20 @@ class Checkpointing(Callback):
             signal.signal(number, handler)
         self._handlers = {}
 
+    def _due(self, job: Job, progress: Progress) -> bool:
+        if self.every:
+            return progress.step % self.every == 0
+        return self.validation.due(job, progress) and _anywhere(job, time.perf_counter() - self._saved >= _PACE)
+
     def _stopped(self, job: Job, progress: Progress) -> bool:
-        flag = self._signal is not None
-        accelerator = job.accelerator
-        if accelerator.num_processes == 1:
-            return flag
-        if accelerator.device.type != "cpu" and progress.step % job.log_every:
+        if job.accelerator.device.type != "cpu" and progress.step % job.log_every:
             return False
-        return bool(accelerator.reduce(torch.tensor(float(flag), device=accelerator.device)).item())
+        return _anywhere(job, self._signal is not None)
+
+
+def _anywhere(job: Job, flag: bool) -> bool:
+    """Return whether the flag is set on any process, the same answer on all of them."""
+    accelerator = job.accelerator
+    if accelerator.num_processes == 1:
+        return flag
+    return bool(accelerator.reduce(torch.tensor(float(flag), device=accelerator.device)).item())

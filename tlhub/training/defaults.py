@@ -84,9 +84,9 @@ def _resolve_training(config: RunConfig, facts: Facts, choose: Callable[[str, An
 
 
 def _batch_size(facts: Facts, strategy: str) -> int:
-    """Return the usual size for the modality, smaller where an epoch would have fewer than 16 steps."""
+    """Return the usual size for the modality, smaller where an epoch would have fewer than 8 steps."""
     usual = 256 if strategy == "head" else 32 if facts.text else 64
-    while usual > 8 and facts.examples < 16 * usual:
+    while usual > 8 and facts.examples < 8 * usual:
         usual //= 2
     return usual
 

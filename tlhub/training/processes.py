@@ -7,7 +7,9 @@ from collections.abc import Sequence
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.state import AcceleratorState
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+from accelerate.utils import ProjectConfiguration
 
 from tlhub.config import RunConfig
 from tlhub.errors import UsageError, nearest
@@ -15,21 +17,31 @@ from tlhub.errors import UsageError, nearest
 _PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 
 
-def make_accelerator(config: RunConfig) -> Accelerator:
+def make_accelerator(config: RunConfig, *, training: bool = True) -> Accelerator:
     """Return the accelerator for a run.
 
     Args:
         config: Precision and trackers.
+        training: False for a finished run: it predicts without trackers, and on a CPU whatever it was trained on.
 
     Raises:
-        UsageError: The launcher started processes that do not know each other, or a tracker is not installed.
+        UsageError: The launcher started processes that do not know each other, a tracker is not installed, or the
+            device does not compute in the precision.
     """
-    _check_trackers(config.log.trackers)
+    trackers = list(config.log.trackers) if training else []
+    _check_trackers(trackers)
     accelerated = torch.accelerator.is_available()
+    precision = resolve_precision(config.train.precision)
+    if precision == "fp16" and not accelerated:
+        if training:
+            raise UsageError("--train.precision 'fp16' needs an accelerator, and this machine has none; take 'bf16' or "
+                             "'fp32'")
+        precision = "no"
+    AcceleratorState._reset_state()  # accelerate keeps the precision of a process's first run for all that follow
     # The pooler of a checkpoint may stand idle behind pooled features.
     kwargs = [DistributedDataParallelKwargs(find_unused_parameters=True)]
-    accelerator = Accelerator(cpu=not accelerated, mixed_precision=resolve_precision(config.train.precision),
-                              log_with=list(config.log.trackers) or None, kwargs_handlers=list(kwargs))
+    accelerator = Accelerator(cpu=not accelerated, mixed_precision=precision, log_with=trackers or None,
+                              project_config=ProjectConfiguration(logging_dir=os.curdir), kwargs_handlers=list(kwargs))
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     if accelerator.num_processes != launched:
         raise UsageError(f"the launcher set WORLD_SIZE={launched} but accelerate reports {accelerator.num_processes} "
