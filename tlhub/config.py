@@ -49,7 +49,7 @@ class ModelConfig:
     head: str = option("linear", "'linear', or the widths of an MLP such as '1024,512'",
                        strategies=GRADIENT_STRATEGIES)
     dropout: float | None = option(None, "overrides every dropout probability of the checkpoint; 0 switches it off",
-                                   strategies=GRADIENT_STRATEGIES)
+                                   strategies=("scratch", "full", "lora"))
     save_base: bool = option(True, "keep the base weights beside a saved adapter (a link where possible)",
                              strategies=("lora",))
 
@@ -100,7 +100,7 @@ class TrainConfig:
     """How training goes."""
 
     epochs: float | None = option(None, "passes over the training data", strategies=GRADIENT_STRATEGIES)
-    max_steps: int | None = option(None, "stop after this many optimizer steps", strategies=GRADIENT_STRATEGIES)
+    max_steps: int | None = option(None, "stop after at most this many optimizer steps", strategies=GRADIENT_STRATEGIES)
     batch_size: int | None = option(None, "examples in one optimizer step, over all processes",
                                     strategies=GRADIENT_STRATEGIES)
     micro_batch_size: int | None = option(None, "examples in one forward pass; changes memory, not the result")
@@ -120,7 +120,7 @@ class TrainConfig:
                                         strategies=GRADIENT_STRATEGIES)
     patience: int | None = option(None, "stop after this many validations without improvement",
                                   strategies=GRADIENT_STRATEGIES)
-    checkpoint_every: int | None = option(None, "optimizer steps between checkpoints; default: validations, once a minute",
+    checkpoint_every: int | None = option(None, "optimizer steps between checkpoints; default: a minute or more",
                                           strategies=GRADIENT_STRATEGIES)
     max_bad_steps: int = option(5, "stop after this many non-finite steps in a row", strategies=GRADIENT_STRATEGIES)
     precision: str = option("auto", "autocast type; 'auto' is bf16 where the device computes in it, else fp32",

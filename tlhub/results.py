@@ -81,7 +81,7 @@ def _content(bench: Workbench, fitted: Fitted, scores: Mapping[str, Any], times:
     """Return `metrics.json` without its baselines."""
     examples = {split: len(inputs) for split, inputs in bench.inputs.items()}
     trained = sum(value.numel() for value in fitted.scorer.parameters() if value.requires_grad)
-    seen = bench.steps_done * (bench.config.train.batch_size or 0) or examples["train"]
+    seen = bench.examples_seen or examples["train"]
     return {
         "task": bench.config.task, "model": bench.config.model.name, "strategy": bench.config.strategy.name,
         "seed": bench.config.seed, **{split: values["metrics"] for split, values in scores.items()},
@@ -89,7 +89,7 @@ def _content(bench: Workbench, fitted: Fitted, scores: Mapping[str, Any], times:
         "baselines": {},
         "parameters": {"total": sum(value.numel() for value in fitted.model.parameters()), "trainable": trained},
         "data": {**examples, "classes": bench.classes}, "time": dict(times),
-        "throughput": {"examples_per_s": seen / max(times["train_s"] - bench.seconds_before, 1e-9)},
+        "throughput": {"examples_per_s": seen / max(times["train_s"], 1e-9)},
         "peak_memory_mib": _peak_memory_mib(),
     }
 

@@ -216,7 +216,10 @@ def finetune(config: RunConfig, *, overwrite: bool = False) -> Run:
         bench = Workbench(config, folder, accelerator, task, checkpoint, inputs, data.label_names, data.fingerprint,
                           ArrayCache(cache_root(config.data)))
         if config.evaluate.knn:
-            bench.features(available_features(checkpoint.model, checkpoint.new_parameters)[:1])
+            offered = available_features(checkpoint.model, checkpoint.new_parameters)[:1]
+            bench.features(offered)
+            if not offered:
+                bench.tell("evaluate.knn has nothing to search: the backbone is fresh, so it has no features yet")
         prepared = time.perf_counter()
         fitted = strategy.fit(bench)
         times = {"prepare_s": prepared - started, "train_s": time.perf_counter() - prepared + bench.seconds_before}

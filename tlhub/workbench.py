@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
+import math
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +25,8 @@ from tlhub.folder import RunFolder
 from tlhub.models.blocks import block_index
 from tlhub.models.checkpoints import Checkpoint
 from tlhub.models.features import extract_features
-from tlhub.models.freezing import trainable_report
+from tlhub.models.freezing import BatchNorm, frozen_modules, trainable_report
+from tlhub.models.heads import feature_width
 from tlhub.registry import STRATEGIES
 from tlhub.seeding import derive
 from tlhub.tasks.base import Task
@@ -50,8 +52,8 @@ class Workbench:
         fingerprint: Of the data.
         cache: Where features are kept.
         known_features: The features extracted so far, kind -> split -> (n, d).
-        train_seconds: Time spent training and extracting, over all sittings.
-        parameters: Numbers of parameters, `total` and `trainable`.
+        seconds_before: Time spent training in sittings before this one.
+        examples_seen: Examples trained on, over all sittings; 0 where nothing was trained by gradient.
     """
 
     config: RunConfig
@@ -65,7 +67,7 @@ class Workbench:
     cache: ArrayCache
     known_features: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     seconds_before: float = 0.0
-    steps_done: int = 0
+    examples_seen: int = 0
 
     @property
     def classes(self) -> int:
@@ -81,12 +83,17 @@ class Workbench:
         """Return the frozen checkpoint's features, kind -> split -> (n, d), computed once and cached."""
         missing = [kind for kind in kinds if kind not in self.known_features]
         model = self.checkpoint.model.to(self.accelerator.device)
+        width = sum(feature_width(model, kind) for kind in missing)
         for split, inputs in self.inputs.items():
             if not missing:
                 break
             key = f"{self._weights()}-{self._processing()}-{self.fingerprint}-{split}"
-            found = extract_features(model, inputs, missing, device=self.accelerator.device, batch_size=64,
-                                     cache=self.cache, key=key, accelerator=self.accelerator)
+            fits = 4 * width * len(inputs) <= self.config.data.cache_limit_gib * 2**30
+            if not fits:
+                self.tell(f"the features of {split} are larger than data.cache_limit_gib and are not kept")
+            found = extract_features(model, inputs, missing, device=self.accelerator.device,
+                                     batch_size=self.config.train.micro_batch_size or 64,
+                                     cache=self.cache if fits else None, key=key, accelerator=self.accelerator)
             for kind, values in found.items():
                 self.known_features.setdefault(kind, {})[split] = values
         return {kind: self.known_features[kind] for kind in kinds}
@@ -111,7 +118,7 @@ class Workbench:
             self.tell(f"continued after step {progress.step} of {job.total_steps}")
         history = callbacks.History(self.folder.path / "history.jsonl")
         validation = self._validation(model, inputs["validation"], store, history)
-        first_step, started = progress.step, time.perf_counter()
+        self.seconds_before = progress.seconds
         train(job, progress, [
             history, callbacks.ProgressBar(Console(stderr=True)),
             callbacks.Audit(model), validation,
@@ -120,14 +127,19 @@ class Workbench:
             self.tell(f"stopped early: {progress.stop}")
         if progress.bad_steps:
             self.tell(f"{progress.bad_steps} steps were not finite and changed no weight")
-        self.seconds_before = progress.seconds - (time.perf_counter() - started)
-        self.steps_done = progress.step - first_step
+        whole_epochs, steps = divmod(progress.step, job.steps_per_epoch)
+        self.examples_seen = whole_epochs * len(job.inputs) + steps * (self.config.train.batch_size or 0)
         store.load_best()
 
     def _weights(self) -> str:
-        """Return what identifies the frozen weights: the checkpoint's hash, or the seed that fresh ones come from."""
+        """Return what identifies the frozen model: its weights, or the seed of fresh ones, and its configuration."""
         pretrained = STRATEGIES.get(self.config.strategy.name).pretrained
-        return self.checkpoint.origin.weight_hash + ("" if pretrained else f"-fresh-{self.config.seed}")
+        shape = self.checkpoint.model.config.to_dict()
+        for name in ("_name_or_path", "transformers_version"):
+            shape.pop(name, None)
+        digest = hashlib.sha256(json.dumps(shape, sort_keys=True, default=str).encode()).hexdigest()[:16]
+        weights = self.checkpoint.origin.weight_hash + ("" if pretrained else f"-fresh-{self.config.seed}")
+        return f"{weights}-{digest}"
 
     def _processing(self) -> str:
         """Return a digest of what turns examples into the model's inputs."""
@@ -150,11 +162,21 @@ class Workbench:
         decay = config.strategy.layer_decay
         groups = optimizers.parameter_groups(model, config.train, layer_decay=decay,
                                              blocks=block_index(model) if decay is not None else {})
+        self._warn_of_statistics(model)
         compiled = torch.compile(model) if config.train.compile else model
         prepared, optimizer = self.accelerator.prepare(compiled, optimizers.build(groups, config.train))
         objective = self.task.objective(inputs.labels, self.classes, config.train)
         return Job(accelerator=self.accelerator, model=prepared, optimizer=optimizer, inputs=inputs,
                    objective=objective, train=config.train, seed=config.seed, log_every=config.log.every)
+
+    def _warn_of_statistics(self, model: nn.Module) -> None:
+        """BatchNorm is the one layer in which the examples of a forward pass see each other."""
+        train = self.config.train
+        split = self.accelerator.num_processes > 1 or (train.micro_batch_size or math.inf) < (train.batch_size or 0)
+        frozen = set(frozen_modules(model))
+        if split and any(isinstance(module, BatchNorm) and module not in frozen for module in model.modules()):
+            self.tell("beware: this model has BatchNorm, whose statistics are those of one forward pass, so results "
+                      "depend on launch.num_processes and train.micro_batch_size")
 
     def _validation(self, model: nn.Module, inputs: Inputs, store: callbacks.CheckpointStore,
                     history: callbacks.History) -> callbacks.Validation:

@@ -155,9 +155,12 @@ def extract_features(
         For each kind float32 features, shape (n, D), in the order of the data.
     """
     full_key = None if cache is None or key is None else f"{key}-{'-'.join(sorted(kinds))}"
-    if cache is not None and full_key is not None and (found := cache.get(full_key)) is not None:
-        return found
     rank, world = (0, 1) if accelerator is None else (accelerator.process_index, accelerator.num_processes)
+    found = cache.get(full_key) if cache is not None and full_key is not None else None
+    # Processes may look at different disks, or at different moments.
+    everywhere = found is not None if world == 1 else _all_agree(found is not None, device, accelerator)
+    if found is not None and everywhere:
+        return found
     order = np.arange(len(inputs)) if inputs.lengths is None else np.argsort(inputs.lengths, kind="stable")
     share = np.resize(order, -(-len(order) // world) * world)[rank::world]
     features = _forward(FeatureExtractor(model, kinds), inputs, share, batch_size, device)
@@ -169,6 +172,11 @@ def extract_features(
     if cache is not None and full_key is not None and rank == 0:
         cache.put(full_key, result)
     return result
+
+
+def _all_agree(answer: bool, device: torch.device, accelerator: Any) -> bool:
+    """Return whether every process says yes."""
+    return bool(accelerator.gather(torch.tensor([answer], device=device)).all())
 
 
 def _forward(

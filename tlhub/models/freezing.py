@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -128,8 +128,13 @@ class TrainabilityAudit:
             self._reached[name] = self._reached[name] | reached if name in self._reached else reached
             self._firmly[name] = self._firmly[name] | firmly if name in self._firmly else firmly
 
-    def check(self, model: nn.Module) -> tuple[str, ...]:
+    def check(self, model: nn.Module, steps: Mapping[str, float] | None = None) -> tuple[str, ...]:
         """Compare the model with what it was.
+
+        Args:
+            model: The model.
+            steps: By how much a step may have moved the tensors that the optimizer holds; one in which that vanishes
+                in rounding, as norms' weights in a long warm-up, need not have moved.
 
         Returns:
             Names of trainable tensors that never got a gradient other than zero.
@@ -142,13 +147,20 @@ class TrainabilityAudit:
         if wrong := sorted(moved - self.free):
             raise TlhubError(f"training moved {_listed(wrong)}, declared frozen; this is a fault of the strategy")
         firmly = {name for name, flag in self._firmly.items() if bool(flag)}
-        if still := sorted((firmly & self.trainable) - moved):
+        excused = {name for name in firmly - moved if _vanishes(model.get_parameter(name), (steps or {}).get(name))}
+        if still := sorted((firmly & self.trainable) - moved - excused):
             raise TlhubError(
                 f"training did not move {_listed(still)}, declared trainable, in spite of a gradient; "
                 "the optimizer does not hold it, or the learning rate is too small"
             )
         reached = {name for name, flag in self._reached.items() if bool(flag)}
         return tuple(sorted(self.trainable - reached))
+
+
+def _vanishes(parameter: torch.Tensor, step: float | None) -> bool:
+    """Return whether a step of this size may leave the tensor as it is; None for a size that is not known."""
+    largest = float(parameter.detach().abs().max())
+    return step is not None and step <= torch.finfo(parameter.dtype).eps * largest
 
 
 def _sums(model: nn.Module) -> dict[str, int]:

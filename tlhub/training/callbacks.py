@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import signal
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
@@ -19,7 +21,7 @@ from rich.progress import Progress as Bar
 from torch import nn
 
 from tlhub.errors import StoppedError
-from tlhub.models.freezing import TrainabilityAudit
+from tlhub.models.freezing import FIRM, TrainabilityAudit
 from tlhub.training import checkpointing
 from tlhub.training.checkpointing import Snapshot
 from tlhub.training.loop import Callback, Job, Progress, Report
@@ -122,6 +124,7 @@ class Audit(Callback):
         self.after_steps = after_steps
         self._audit: TrainabilityAudit | None = None
         self._first = 0
+        self._rates: dict[str, float] = {}
 
     def on_start(self, job: Job, progress: Progress) -> None:
         """Remember every tensor."""
@@ -131,12 +134,17 @@ class Audit(Callback):
         """Note which tensors the loss depends on."""
         if self._audit is not None:
             self._audit.observe(self.model)
+            # AdamW moves a weight by about the learning rate; SGD by that times a gradient of unknown size.
+            share = FIRM**2 if job.train.optimizer == "sgd" else 1.0
+            for group in job.optimizer.param_groups:
+                for name in group["names"]:
+                    self._rates[name] = max(self._rates.get(name, 0.0), share * float(group["lr"]))
 
     def on_step(self, job: Job, progress: Progress) -> None:
         """Check once, after `after_steps` steps or at the last one."""
         last = progress.step == job.total_steps
         if self._audit is not None and (progress.step - self._first >= self.after_steps or last):
-            idle = self._audit.check(self.model)
+            idle = self._audit.check(self.model, self._rates)
             self._audit = None
             if idle and job.accelerator.is_main_process:
                 logger.info("trained in name only, since the loss does not depend on them: %s", ", ".join(idle))
@@ -177,13 +185,19 @@ class Validation(Callback):
         self.history.write(job, {"step": progress.step, "epoch": round(progress.step / job.steps_per_epoch, 4),
                                  "validation": scores})
         value = scores[self.metric]
-        if progress.best is None or self.direction * value > self.direction * progress.best:
+        if self._is_better(value, progress.best):
             progress.best, progress.best_step, progress.stale = value, progress.step, 0
             self.store.keep_best()
         else:
             progress.stale += 1
             if self.patience is not None and progress.stale >= self.patience:
                 progress.stop = f"no better {self.metric} in {progress.stale} validations"
+
+    def _is_better(self, value: float, best: float | None) -> bool:
+        """Compare with the best so far; a score that is not a number is worse than any that is."""
+        if best is None or math.isnan(best):
+            return best is None or not math.isnan(value)
+        return self.direction * value > self.direction * best
 
 
 class CheckpointStore:
@@ -202,7 +216,9 @@ class CheckpointStore:
     def save(self, job: Job, progress: Progress) -> None:
         """Write all that resuming needs, once for all processes; older states are removed after it is verified."""
         if job.accelerator.is_main_process:
-            state = {**asdict(progress), "stop": None, "threads": torch.get_num_threads()}
+            scaler = job.accelerator.scaler
+            state = {**asdict(progress), "threads": torch.get_num_threads(),
+                     "scaler": None if scaler is None else scaler.state_dict()}
             tensors = {"model": self._weights(), "optimizer": state_tensors(job.optimizer), "best": self._best}
             written = checkpointing.save(self.folder, f"step-{progress.step:09d}", Snapshot(tensors, state))
             checkpointing.rotate(self.folder, "step", written)
@@ -221,6 +237,8 @@ class CheckpointStore:
         self._load(snapshot.tensors["model"])
         self._best = dict(snapshot.tensors["best"])
         load_state_tensors(job.optimizer, snapshot.tensors["optimizer"])
+        if job.accelerator.scaler is not None and snapshot.state["scaler"]:
+            job.accelerator.scaler.load_state_dict(snapshot.state["scaler"])
         torch.set_num_threads(int(snapshot.state["threads"]))
         names = {item.name for item in fields(Progress)}
         return Progress(**{key: value for key, value in snapshot.state.items() if key in names})
@@ -270,7 +288,8 @@ class Checkpointing(Callback):
         """Listen for signals."""
         self._started = time.perf_counter() - progress.seconds
         self._saved = time.perf_counter()
-        self._handlers = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
+        if threading.current_thread() is threading.main_thread():  # Python leaves signals to that one
+            self._handlers = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
 
     def on_step(self, job: Job, progress: Progress) -> None:
         """Save where it is due.

@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast
 from torch import nn
 
 from tlhub.data.batches import Inputs, evaluation_batches, share
+from tlhub.models.freezing import BatchNorm
 
 
 @torch.no_grad()
@@ -29,6 +31,7 @@ def predict_logits(model: nn.Module, inputs: Inputs, accelerator: Accelerator, *
     bare = accelerator.unwrap_model(model)
     was_training = bare.training
     bare.eval()
+    _share_statistics(bare, accelerator)
     indices, logits = [], []
     for batch in evaluation_batches(len(inputs), inputs.lengths, batch_size):
         mine = share(batch, accelerator.process_index, accelerator.num_processes)
@@ -40,6 +43,15 @@ def predict_logits(model: nn.Module, inputs: Inputs, accelerator: Accelerator, *
         logits.append(output.logits.float().cpu().numpy())
     bare.train(was_training)
     return _collect(indices, logits, accelerator, len(inputs))
+
+
+def _share_statistics(model: nn.Module, accelerator: Accelerator) -> None:
+    """Give every process the first one's BatchNorm statistics: each has gathered its own since the last step began."""
+    if accelerator.num_processes > 1:
+        for module in model.modules():
+            if isinstance(module, BatchNorm):
+                for buffer in module.buffers(recurse=False):
+                    broadcast(buffer, from_process=0)
 
 
 def _collect(indices: list[np.ndarray], logits: list[np.ndarray], accelerator: Accelerator, count: int) -> np.ndarray:

@@ -52,11 +52,11 @@ class Job:
 
     @property
     def total_steps(self) -> int:
-        """Optimizer steps of the run: `max_steps` where it is given, otherwise `epochs`."""
-        if self.train.max_steps is not None:
-            return self.train.max_steps
-        assert self.train.epochs is not None
-        return max(1, round(self.train.epochs * self.steps_per_epoch))
+        """Optimizer steps of the run: those of `epochs`, and at most `max_steps`."""
+        limits = [] if self.train.max_steps is None else [self.train.max_steps]
+        if self.train.epochs is not None:
+            limits.append(max(1, round(self.train.epochs * self.steps_per_epoch)))
+        return min(limits)
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -154,7 +154,7 @@ def train(job: Job, progress: Progress, callbacks: Sequence[Callback]) -> Progre
 
 def _train(job: Job, progress: Progress, callbacks: Sequence[Callback]) -> None:
     window = _Window()
-    for epoch, batch in _remaining_batches(job, progress.step):
+    for epoch, batch in _remaining_batches(job, progress.step) if progress.stop is None else ():
         rate = _set_learning_rate(job, progress.step)
         window.loss.append(_compute_gradients(job, progress.step, epoch, batch))
         for callback in callbacks:
@@ -234,8 +234,11 @@ def _read(window: _Window, job: Job, progress: Progress, rate: float) -> Report:
     losses = job.accelerator.reduce(torch.stack(window.loss)).cpu()
     norms = torch.stack(window.norm).cpu()
     finite = torch.isfinite(norms) & torch.isfinite(losses)
-    for good in finite.tolist():
-        progress.bad_in_a_row = 0 if good else progress.bad_in_a_row + 1
+    # A gradient scaler finds its scale by overflowing: that is no sign of trouble while it can go lower.
+    scaler = job.accelerator.scaler
+    harmless = torch.isfinite(losses) if scaler is not None and scaler.get_scale() > 1.0 else finite
+    for good, passing in zip(finite.tolist(), harmless.tolist(), strict=True):
+        progress.bad_in_a_row = 0 if passing else progress.bad_in_a_row + 1
         progress.bad_steps += not good
         if progress.bad_in_a_row >= job.train.max_bad_steps:
             raise TlhubError(f"the loss or its gradient was not finite in {progress.bad_in_a_row} steps in a row, the "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Sequence
 
@@ -13,6 +14,7 @@ from accelerate.utils import ProjectConfiguration
 
 from tlhub.config import RunConfig
 from tlhub.errors import UsageError, nearest
+from tlhub.launching import leave_group
 
 _PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 
@@ -47,6 +49,8 @@ def make_accelerator(config: RunConfig, *, training: bool = True) -> Accelerator
         raise UsageError(f"the launcher set WORLD_SIZE={launched} but accelerate reports {accelerator.num_processes} "
                          "process(es), so each would train alone; use --num_processes, or the launch configurations "
                          "in recipes/accelerate")
+    if launched > 1:
+        atexit.register(leave_group)
     return accelerator
 
 
