@@ -25,7 +25,7 @@ TASKS = {
 
 def command(task: str, model: Path, data: Path, out: Path, *extra: str) -> list[str]:
     return [sys.executable, "-m", "tlhub", "finetune", task, "--model", str(model), "--data", str(data), "--strategy",
-            "full", "--epochs", "30", "--batch_size", "8", "--log.every", "1", "--out", str(out), *extra]
+            "full", "--epochs", "15", "--batch_size", "8", "--log.every", "1", "--out", str(out), *extra]
 
 
 def history(run: Path) -> list[dict[str, Any]]:
