@@ -1,0 +1,38 @@
+"""What one of two processes does in a test; in a file of its own, which a new process can import."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from tlhub.config import RunConfig
+from tlhub.data.batches import ArrayInputs
+from tlhub.launching import leave_group
+from tlhub.strategies.base import FeatureHead
+from tlhub.training.inference import predict_logits
+from tlhub.training.processes import make_accelerator
+
+
+def numbers_of_two(rank: int, folder: str, counts: Sequence[int]) -> None:
+    """Save the logits that this process gets; its BatchNorm statistics differ from the other's."""
+    where = Path(folder)
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1",
+                      MASTER_PORT=str(20000 + os.getppid() % 20000))
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    accelerator = make_accelerator(RunConfig())
+    for count in counts:
+        model = FeatureHead(nn.Sequential(nn.BatchNorm1d(6), nn.Linear(6, 3))).eval()
+        features = torch.randn(count, 6)
+        if rank == 0:
+            np.save(where / f"{count}-alone.npy", model(features).logits.detach().numpy())
+        else:
+            model.head[0].running_mean.fill_(5.0)
+        inputs = ArrayInputs(features.numpy(), np.zeros(count, dtype=np.int64))
+        np.save(where / f"{count}-{rank}.npy", predict_logits(model, inputs, accelerator, batch_size=4))
+    leave_group()
