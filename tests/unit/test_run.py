@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 import tlhub
 from tests import tiny
 from tests.generated import WORDS, write_texts
+from tlhub import results
 from tlhub.config import TrainConfig, as_dict
 from tlhub.errors import CheckpointError, DataError, StoppedError, TlhubError, UsageError
 from tlhub.options import from_kwargs
@@ -46,6 +47,13 @@ class World:
                 options["train"] = {"batch_size": 8, "learning_rate": 1e-2, **steps, **(train or {})}
                 options["log"] = {"every": 1, **options.get("log", {})}
         return tlhub.finetune(TASK, out=str(out), overwrite=overwrite, **options)
+
+
+@pytest.fixture(autouse=True)
+def _quick(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw no plots, which take most of a tiny run's time, where they are not looked at."""
+    if request.node.name != "test_what_a_run_leaves":
+        monkeypatch.setattr(results, "_draw", lambda bench, logits: None)
 
 
 @pytest.fixture(scope="module")
