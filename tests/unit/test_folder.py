@@ -17,7 +17,8 @@ from tlhub.options import effective
 
 def config(out: Path | None = None, **values: Any) -> RunConfig:
     base = RunConfig(task="text-classification", out=None if out is None else str(out))
-    return replace(base, {"model.name": "m", "data.source": "d", **{k.replace("__", "."): v for k, v in values.items()}})
+    named = {name.replace("__", "."): value for name, value in values.items()}
+    return replace(base, {"model.name": "m", "data.source": "d", **named})
 
 
 def begun(run: RunConfig, state: str = "running") -> RunFolder:

@@ -14,7 +14,8 @@ from tlhub.training.checkpointing import Snapshot
 
 
 def snapshot(value: float) -> Snapshot:
-    tensors = {"a": torch.full((3, 2), value), "last": torch.rand(2, 3, 4, 4).contiguous(memory_format=torch.channels_last)}
+    last = torch.rand(2, 3, 4, 4).contiguous(memory_format=torch.channels_last)
+    tensors = {"a": torch.full((3, 2), value), "last": last}
     return Snapshot({"model": tensors, "optimizer": {"0.step": torch.tensor(value)}}, {"step": int(value)})
 
 
