@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from tlhub.config import TrainConfig
-from tlhub.data.batches import ArrayInputs
+from tlhub.data.batches import ArrayInputs, training_batches
 from tlhub.errors import TlhubError
 from tlhub.strategies.base import FeatureHead
 from tlhub.training import optimizers
@@ -74,6 +74,20 @@ def test_micro_batches_change_nothing(weights: str) -> None:
     assert len(whole) == 14
     np.testing.assert_allclose(split, whole, atol=1e-6)
     assert np.ptp(whole) > 0.1
+
+
+@pytest.mark.parametrize("weights", ["none", "balanced"])
+def test_the_loss_is_the_weighted_mean_over_the_global_batch(weights: str) -> None:
+    inputs = data()
+    job = make_job(inputs, weights=weights, max_steps=1, micro_batch_size=3)
+    (batch, *_) = training_batches(50, None, 8, seed=3, epoch=0)
+    each_class = torch.from_numpy(balanced_weights(inputs.labels, 3)) if weights == "balanced" else torch.ones(3)
+    labels = torch.from_numpy(inputs.labels[batch])
+    with torch.no_grad():
+        logits = job.model(torch.from_numpy(inputs.features[batch])).logits
+    each = torch.nn.functional.cross_entropy(logits, labels, reduction="none", label_smoothing=0.1)
+    expected = (each * each_class[labels]).sum() / each_class[labels].sum()
+    assert losses(job) == [pytest.approx(float(expected), abs=1e-6)]
 
 
 def test_every_example_counts_once_an_epoch() -> None:
