@@ -84,9 +84,14 @@ def _resolve_training(config: RunConfig, facts: Facts, choose: Callable[[str, An
 
 
 def _batch_size(facts: Facts, strategy: str) -> int:
-    """Return the usual size for the modality, smaller where an epoch would have fewer than 8 steps."""
+    """Return the usual size for the modality, smaller where an epoch would have few steps.
+
+    Encoders of text fail on small data for want of steps (Mosbach et al. 2021), so they get 200 of them; networks with
+    BatchNorm bear small batches badly, so pictures get 8.
+    """
     usual = 256 if strategy == "head" else 32 if facts.text else 64
-    while usual > 8 and facts.examples < 8 * usual:
+    steps = 200 if facts.text and strategy != "head" else 8
+    while usual > 8 and facts.examples < steps * usual:
         usual //= 2
     return usual
 

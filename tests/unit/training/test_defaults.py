@@ -56,7 +56,7 @@ def test_steps_make_epochs_needless() -> None:
     assert resolved.train.epochs is None
 
 
-@pytest.mark.parametrize(("examples", "batch_size"), [(40, 8), (200, 16), (100_000, 32)])
+@pytest.mark.parametrize(("examples", "batch_size"), [(40, 8), (5000, 16), (100_000, 32)])
 def test_small_data_gets_small_batches(examples: int, batch_size: int) -> None:
     resolved, _ = resolve(config("full"), dataclasses.replace(FACTS, examples=examples))
     assert resolved.train.batch_size == batch_size
