@@ -58,6 +58,9 @@ def test_cell(strategy: str, task: str, kind: str, data: dict[str, Path], models
     assert 0.0 <= run.metrics["test"]["accuracy"] <= 1.0
     parameters = run.metrics["parameters"]
     assert (parameters["trainable"] < parameters["total"]) == (strategy in FREEZES)
+    # The run scored the model that it had trained; this scores the one that it saved.
+    saved = run.evaluate(str(data[task]))["metrics"]
+    assert saved == pytest.approx(run.metrics["test"], abs=1e-5)
     check_frozen(strategy, models[kind], run)
     values = sample(task, data)
     logits = run.logits(run._inputs(run.task.read(values)))

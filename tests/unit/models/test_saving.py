@@ -130,7 +130,7 @@ def test_heads_of_our_own(kind: str, feature: str, widths: tuple[int, ...], tmp_
 
 def test_adapters_under_a_head_of_our_own_are_merged(tmp_path: Path) -> None:
     checkpoint = load(tiny.checkpoint(tmp_path / "base", "bert"), "bert")
-    checkpoint.model = pooled_classifier(checkpoint.model, "native", [8], seed=0)  # type: ignore[assignment]
+    checkpoint.model = pooled_classifier(checkpoint.model, "native", [8], seed=0)  # type: ignore[assignment] (a head of tlhub's own)
     model = trained(adapted(checkpoint), "bert")
     batch = tiny.inputs("bert")
     expected = model(**batch).logits

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F  # noqa: N812 (the name that torch's own documentation uses)
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from tlhub.training.objectives import CrossEntropy, balanced_weights
