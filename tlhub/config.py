@@ -1,9 +1,6 @@
 """A run's configuration: every field, its default and what it is for, in one place.
 
-Fields whose default is `None` are filled in for the run at hand (`tlhub/training/defaults.py`), from the task, the
-strategy and the size of the data. `only` in a field's metadata names the strategies or tasks in which the field has an
-effect; setting it in any other run is an error.
-"""
+Fields whose default is X"""
 
 from __future__ import annotations
 
@@ -13,10 +10,20 @@ from typing import Any
 
 from tlhub.errors import UsageError
 
-GRADIENT_STRATEGIES = ("scratch", "head", "full", "lora")
-FEATURE_STRATEGIES = ("linear_probe", "head")
-IMAGE_TASKS = ("image-classification",)
+HEAD_STRATEGIES = ("scratch", "head", "last_k", "gradual_unfreezing", "full", "lora")
+"""Strategies that put a fresh head on the checkpoint, of the form that `model` asks for."""
+GRADIENT_STRATEGIES = (*HEAD_STRATEGIES, "lp_ft")
+BACKBONE_STRATEGIES = tuple(name for name in GRADIENT_STRATEGIES if name != "head")
+FEATURE_STRATEGIES = ("linear_probe", "head", "lp_ft")
+FITTING_STRATEGIES = (*GRADIENT_STRATEGIES, "linear_probe")
+IMAGE_TASKS = ("image-classification", "image-regression")
 TEXT_TASKS = ("text-classification",)
+CLASSIFICATION_TASKS = ("image-classification", "text-classification")
+SINGLE_LABEL = "single_label_classification"
+MULTI_LABEL = "multi_label_classification"
+REGRESSION = "regression"
+PROBLEM_TYPES = (SINGLE_LABEL, MULTI_LABEL, REGRESSION)
+"""Kinds of target, by the names that transformers' configurations have for them."""
 AUTO_METHODS = ("lora", "dora", "rslora", "pissa", "loha", "lokr", "ia3", "vera", "oft", "boft", "adalora", "randlora")
 METHODS_WITHOUT = {"ia3": ("rank", "alpha", "adapter_dropout"), "vera": ("alpha",), "oft": ("alpha",),
                    "boft": ("alpha",)}
@@ -24,7 +31,8 @@ METHODS_WITHOUT = {"ia3": ("rank", "alpha", "adapter_dropout"), "vera": ("alpha"
 
 
 def option(default: Any, words: str, *, strategies: tuple[str, ...] = (), tasks: tuple[str, ...] = (),
-           choices: tuple[str, ...] = ()) -> Any:
+           problems: tuple[str, ...] = (), choices: tuple[str, ...] = (),
+           requires: tuple[str, tuple[Any, ...]] = ("", ()), unless: tuple[str, tuple[Any, ...]] = ("", ())) -> Any:
     """Return a dataclass field with its documentation.
 
     Args:
@@ -32,9 +40,13 @@ def option(default: Any, words: str, *, strategies: tuple[str, ...] = (), tasks:
         words: What the field is for.
         strategies: The strategies in which it has an effect (none named: all).
         tasks: The tasks in which it has an effect (none named: all).
+        problems: The kinds of target with which it has an effect (none named: all).
         choices: The accepted values, where they are few.
+        requires: Another field, and the values of it with which this one has an effect.
+        unless: Another field, and the values of it with which this one has none.
     """
-    metadata = {"help": words, "strategies": strategies, "tasks": tasks, "choices": choices}
+    metadata = {"help": words, "strategies": strategies, "tasks": tasks, "problems": problems, "choices": choices,
+                "requires": requires, "unless": unless}
     if isinstance(default, (list, dict)):
         return field(default_factory=default.copy, metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -46,12 +58,21 @@ class ModelConfig:
 
     name: str = option("", "Hub id, folder, or the folder of a tlhub run")
     revision: str | None = option(None, "branch, tag or commit of a Hub checkpoint")
-    head: str = option("linear", "'linear', or the widths of an MLP such as '1024,512'",
-                       strategies=GRADIENT_STRATEGIES)
+    head: str = option("linear", "'linear', or the widths of an MLP such as '1024,512'", strategies=HEAD_STRATEGIES)
+    pool: str = option("auto", "what the head reads: the input of the checkpoint's own last layer (native), or its "
+                               "feature map or tokens, averaged (mean), the first token (first), or all (flatten); "
+                               "'auto' is native, for strategy head the probe's choice", strategies=HEAD_STRATEGIES,
+                       choices=("auto", "native", "first", "mean", "flatten"))
+    activation: str = option("relu", "between the layers of an MLP head", strategies=HEAD_STRATEGIES,
+                             choices=("relu", "gelu", "silu", "tanh"), unless=("model.head", ("linear",)))
+    head_dropout: float = option(0.0, "dropout after each hidden layer of an MLP head", strategies=HEAD_STRATEGIES,
+                                 unless=("model.head", ("linear",)))
+    sigmoid: bool = option(False, "tell two classes apart by one output with a sigmoid", strategies=HEAD_STRATEGIES,
+                           tasks=CLASSIFICATION_TASKS, problems=(SINGLE_LABEL,))
     dropout: float | None = option(None, "overrides every dropout probability of the checkpoint; 0 switches it off",
-                                   strategies=("scratch", "full", "lora"))
-    save_base: bool = option(True, "keep the base weights beside a saved adapter (a link where possible)",
-                             strategies=("lora",))
+                                   strategies=BACKBONE_STRATEGIES)
+    save_base: bool = option(True, "keep the frozen weights beside what was trained (a link where possible); false "
+                                   "saves the new layers only", strategies=("lora", "linear_probe", "head"))
 
 
 @dataclass(frozen=True)
@@ -60,7 +81,15 @@ class DataConfig:
 
     source: str = option("", "folder, file or Hub id of the data set")
     text_column: str | None = option(None, "column that holds the text", tasks=TEXT_TASKS)
+    text_pair_column: str | None = option(None, "column that holds the second text of a pair", tasks=TEXT_TASKS)
     label_column: str | None = option(None, "column that holds the label")
+    target_columns: list[str] = option([], "columns of several targets of a regression, or one column of 0 and 1 for "
+                                           "each of several labels", problems=(MULTI_LABEL, REGRESSION))
+    problem_type: str | None = option(None, "kind of target; default: from the label column", choices=PROBLEM_TYPES,
+                                      tasks=CLASSIFICATION_TASKS)
+    label_separator: str | None = option(None, "what stands between the labels of one example; default: the one of "
+                                               "';', '|' and ',' that occurs", problems=(MULTI_LABEL,),
+                                         tasks=CLASSIFICATION_TASKS)
     file_column: str | None = option(None, "column that holds the file name or the image", tasks=IMAGE_TASKS)
     group_column: str | None = option(None, "column whose values are never divided between splits (speaker, patient)")
     split_column: str | None = option(None, "column that names the split of a row")
@@ -72,8 +101,22 @@ class DataConfig:
     max_length: int | None = option(None, "tokens kept of a text", tasks=TEXT_TASKS)
     flip: bool | None = option(None, "mirror training images at random; default: where the backbone is trained",
                                tasks=IMAGE_TASKS, strategies=GRADIENT_STRATEGIES)
-    crop: bool | None = option(None, "crop training images at random; default: where the backbone is trained",
-                               tasks=IMAGE_TASKS, strategies=GRADIENT_STRATEGIES)
+    crop: str | None = option(None, "crop training images at random: a part enlarged (resized), or shifted by up to an "
+                                    "eighth (padded); default: resized where the backbone is trained",
+                              tasks=IMAGE_TASKS, strategies=GRADIENT_STRATEGIES, choices=("none", "resized", "padded"))
+    randaugment: int = option(0, "operations of RandAugment on each training image", tasks=IMAGE_TASKS,
+                              strategies=GRADIENT_STRATEGIES)
+    randaugment_magnitude: float = option(9.0, "strength of RandAugment, 0 to 30", tasks=IMAGE_TASKS,
+                                          strategies=GRADIENT_STRATEGIES, unless=("data.randaugment", (0,)))
+    color: float = option(0.0, "random change of brightness, contrast and saturation, by up to this factor",
+                          tasks=IMAGE_TASKS, strategies=GRADIENT_STRATEGIES)
+    erasing: float = option(0.0, "probability that a rectangle of a training image is erased", tasks=IMAGE_TASKS,
+                            strategies=GRADIENT_STRATEGIES)
+    mixup: float = option(0.0, "blend pairs of training images; alpha of the Beta distribution of their shares",
+                          tasks=IMAGE_TASKS, strategies=GRADIENT_STRATEGIES, problems=(SINGLE_LABEL, MULTI_LABEL))
+    cutmix: float = option(0.0, "paste a part of one training image into another; alpha of the Beta distribution of "
+                                "their shares", tasks=IMAGE_TASKS, strategies=GRADIENT_STRATEGIES,
+                           problems=(SINGLE_LABEL, MULTI_LABEL))
     cache_dir: str | None = option(None, "folder of the prepared data and features; default ~/.cache/tlhub")
     cache_limit_gib: float = option(4.0, "largest prepared data set or feature table kept on disk, in GiB")
 
@@ -92,7 +135,10 @@ class StrategyConfig:
     targets: list[str] = option([], "layers that get adapters (name endings); default: chosen for the architecture",
                                 strategies=("lora",))
     layer_decay: float | None = option(None, "learning-rate factor from each block to the one below it",
-                                       strategies=("full",))
+                                       strategies=("full", "lp_ft", "gradual_unfreezing"))
+    k: int = option(2, "how many of the last blocks are trained, with the head", strategies=("last_k",))
+    unfreeze_fraction: float = option(0.5, "share of the steps by whose end every block has been unfrozen",
+                                      strategies=("gradual_unfreezing",))
 
 
 @dataclass(frozen=True)
@@ -107,15 +153,35 @@ class TrainConfig:
     learning_rate: float | None = option(None, "peak learning rate", strategies=GRADIENT_STRATEGIES)
     weight_decay: float | None = option(None, "decoupled weight decay of matrices; biases and norms have none",
                                         strategies=GRADIENT_STRATEGIES)
-    optimizer: str = option("adamw", "the optimizer", strategies=GRADIENT_STRATEGIES, choices=("adamw", "sgd"))
+    optimizer: str = option("adamw", "the optimizer", strategies=GRADIENT_STRATEGIES,
+                            choices=("adamw", "adam", "sgd", "rmsprop"))
+    momentum: float = option(0.9, "momentum of SGD", strategies=GRADIENT_STRATEGIES,
+                             requires=("train.optimizer", ("sgd",)))
     schedule: str = option("cosine", "learning rate after the warm-up", strategies=GRADIENT_STRATEGIES,
                            choices=("cosine", "linear", "constant"))
     warmup_fraction: float = option(0.1, "share of the steps in which the learning rate rises",
                                     strategies=GRADIENT_STRATEGIES)
     clip_norm: float = option(1.0, "largest norm of the gradient; 0 for no limit", strategies=GRADIENT_STRATEGIES)
-    label_smoothing: float = option(0.0, "share of the target spread over all classes", strategies=GRADIENT_STRATEGIES)
+    loss: str | None = option(None, "cross_entropy or focal for classes (of each label where there are several), mse or "
+                                    "huber for a regression; default: the first", strategies=GRADIENT_STRATEGIES,
+                              choices=("cross_entropy", "focal", "mse", "huber"))
+    focal_gamma: float = option(2.0, "how much the focal loss turns to hard examples", strategies=GRADIENT_STRATEGIES,
+                                requires=("train.loss", ("focal",)))
+    huber_delta: float = option(1.0, "error, in standard deviations of the target, from which Huber's loss is linear",
+                                strategies=GRADIENT_STRATEGIES, requires=("train.loss", ("huber",)))
+    label_smoothing: float = option(0.0, "share of the target spread over all classes", strategies=FITTING_STRATEGIES,
+                                    tasks=CLASSIFICATION_TASKS, problems=(SINGLE_LABEL,))
     class_weights: str = option("none", "'balanced' weighs each class by the inverse of its frequency",
-                                strategies=GRADIENT_STRATEGIES, choices=("none", "balanced"))
+                                strategies=FITTING_STRATEGIES, tasks=CLASSIFICATION_TASKS,
+                                problems=(SINGLE_LABEL, MULTI_LABEL), choices=("none", "balanced"))
+    sampling: str = option("natural", "how often each class is drawn: as it comes (natural), by the square root of its "
+                                      "frequency (sqrt), or all alike (balanced)", strategies=GRADIENT_STRATEGIES,
+                           tasks=CLASSIFICATION_TASKS, problems=(SINGLE_LABEL, MULTI_LABEL),
+                           choices=("natural", "sqrt", "balanced"))
+    logit_adjustment: float = option(0.0, "adds this many times the log frequency of each class to the logits in "
+                                          "training, so that rare classes are not neglected; 1 balances",
+                                     strategies=FITTING_STRATEGIES, tasks=CLASSIFICATION_TASKS,
+                                     problems=(SINGLE_LABEL,))
     evaluate_every: int | None = option(None, "optimizer steps between validations; default: once an epoch",
                                         strategies=GRADIENT_STRATEGIES)
     patience: int | None = option(None, "stop after this many validations without improvement",
@@ -136,6 +202,8 @@ class EvaluateConfig:
     best: str | None = option(None, "metric that chooses the best epoch on validation; default: that of the task")
     knn: bool = option(False, "score nearest neighbours on frozen features even where no features are cached")
     resamples: int = option(1000, "bootstrap resamples behind the 95% intervals")
+    calibrate: bool = option(False, "divide the logits of the saved model by the temperature that fits validation best",
+                             tasks=CLASSIFICATION_TASKS, problems=(SINGLE_LABEL,))
 
 
 @dataclass(frozen=True)
@@ -222,3 +290,14 @@ def head_widths(head: str) -> tuple[int, ...]:
     if min(widths) < 1:
         raise UsageError(f"--model.head {head!r} is neither 'linear' nor positive widths such as '1024,512'")
     return widths
+
+
+def problem_type(config: RunConfig) -> str | None:
+    """Return the kind of target as far as the configuration tells it; None where the data decide."""
+    return REGRESSION if config.task.endswith("-regression") else config.data.problem_type
+
+
+def value_of(config: RunConfig, name: str) -> Any:
+    """Return the value of a field by its dotted name."""
+    section, _, key = name.partition(".")
+    return getattr(getattr(config, section), key)

@@ -11,16 +11,25 @@ from tlhub.errors import UsageError, nearest
 
 NUMBERS: dict[str, tuple[float, float, str]] = {
     "model.dropout": (0, 1, "[)"),
+    "model.head_dropout": (0, 1, "[)"),
     "data.validation_fraction": (0, 1, "[)"),
     "data.test_fraction": (0, 1, "[)"),
     "data.max_train_examples": (1, math.inf, "[)"),
     "data.max_bad_fraction": (0, 1, "[]"),
     "data.max_length": (1, math.inf, "[)"),
+    "data.randaugment": (0, 14, "[]"),
+    "data.randaugment_magnitude": (0, 30, "[]"),
+    "data.color": (0, 1, "[]"),
+    "data.erasing": (0, 1, "[]"),
+    "data.mixup": (0, math.inf, "[)"),
+    "data.cutmix": (0, math.inf, "[)"),
     "data.cache_limit_gib": (0, math.inf, "[)"),
     "strategy.rank": (1, math.inf, "[)"),
     "strategy.alpha": (0, math.inf, "()"),
     "strategy.adapter_dropout": (0, 1, "[)"),
     "strategy.layer_decay": (0, 1, "(]"),
+    "strategy.k": (1, math.inf, "[)"),
+    "strategy.unfreeze_fraction": (0, 1, "[]"),
     "train.epochs": (0, math.inf, "()"),
     "train.max_steps": (1, math.inf, "[)"),
     "train.batch_size": (1, math.inf, "[)"),
@@ -29,6 +38,10 @@ NUMBERS: dict[str, tuple[float, float, str]] = {
     "train.weight_decay": (0, math.inf, "[)"),
     "train.warmup_fraction": (0, 1, "[]"),
     "train.clip_norm": (0, math.inf, "[)"),
+    "train.momentum": (0, 1, "[)"),
+    "train.focal_gamma": (0, math.inf, "[)"),
+    "train.huber_delta": (0, math.inf, "()"),
+    "train.logit_adjustment": (0, math.inf, "[)"),
     "train.label_smoothing": (0, 1, "[)"),
     "train.evaluate_every": (1, math.inf, "[)"),
     "train.patience": (1, math.inf, "[)"),
@@ -55,7 +68,7 @@ def check_values(config: RunConfig) -> None:
         for field in dataclasses.fields(cls):
             name, value = f"{section}.{field.name}", values[field.name]
             choices = field.metadata["choices"]
-            if choices and value not in choices:
+            if choices and value is not None and value not in choices:
                 raise UsageError(f"option {name!r} is {value!r}; {nearest(str(value), choices)}")
             if name in NUMBERS and value is not None:
                 _check_number(name, value)

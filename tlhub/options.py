@@ -126,10 +126,20 @@ def identity(config: RunConfig) -> dict[str, Any]:
     return values
 
 
-def has_effect(metadata: Mapping[str, Any], config: RunConfig) -> bool:
-    """Tell whether a field with this metadata has an effect in the run."""
-    strategies, tasks = metadata["strategies"], metadata["tasks"]
-    return (not strategies or config.strategy.name in strategies) and (not tasks or config.task in tasks)
+def why_without_effect(metadata: Mapping[str, Any], config: RunConfig) -> str | None:
+    """Return why a field with this metadata has no effect in the run; None where it has one."""
+    problem = fields.problem_type(config)
+    limits = (("task", config.task, metadata["tasks"]), ("strategy", config.strategy.name, metadata["strategies"]),
+              ("kind of target", problem, metadata["problems"] if problem else ()))
+    for kind, chosen, valid in limits:
+        if valid and chosen not in valid:
+            return f"{kind} {chosen!r} (it has with: {', '.join(valid)})"
+    (other, values), (against, excluded) = metadata["requires"], metadata["unless"]
+    if other and fields.value_of(config, other) not in values:
+        return f"{other} {fields.value_of(config, other)!r} (it has with: {', '.join(map(str, values))})"
+    if against and fields.value_of(config, against) in excluded:
+        return f"{against} {fields.value_of(config, against)!r}"
+    return None
 
 
 def without_effect(config: RunConfig, names: Sequence[str]) -> dict[str, str]:
@@ -140,14 +150,27 @@ def without_effect(config: RunConfig, names: Sequence[str]) -> dict[str, str]:
         if section not in SECTIONS or not key:
             continue
         metadata = {field.name: field.metadata for field in dataclasses.fields(SECTIONS[section])}[key]
-        if not has_effect(metadata, config):
-            by_task = metadata["tasks"] and config.task not in metadata["tasks"]
-            kind, chosen = ("task", config.task) if by_task else ("strategy", config.strategy.name)
-            valid = ", ".join(metadata["tasks"] if by_task else metadata["strategies"])
-            reasons[name] = f"{kind} {chosen!r} (it has with: {valid})"
+        reason = why_without_effect(metadata, config)
+        if reason is not None:
+            reasons[name] = reason
         elif section == "strategy" and key in METHODS_WITHOUT.get(config.strategy.method, ()):
             reasons[name] = f"strategy.method {config.strategy.method!r}"
     return reasons
+
+
+def check_problem(config: RunConfig) -> None:
+    """Check the options once the data have told the kind of target (`data.problem_type`).
+
+    Raises:
+        UsageError: An option other than its default has no effect with this kind of target.
+    """
+    for section, cls in SECTIONS.items():
+        for field in dataclasses.fields(cls):
+            name = f"{section}.{field.name}"
+            value, default = fields.value_of(config, name), fields.value_of(RunConfig(), name)
+            reason = without_effect(config, [name]).get(name) if field.metadata["problems"] else None
+            if value != default and reason is not None:
+                raise UsageError(f"option {name!r} (given: {value!r}) has no effect with {reason}; leave it out")
 
 
 def _refuse_without_effect(config: RunConfig, values: Mapping[str, Any]) -> None:

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from tlhub.config import RunConfig, replace
-from tlhub.options import effective, has_effect
+from tlhub.options import effective, why_without_effect
 from tlhub.registry import STRATEGIES, TASKS
 from tlhub.training.defaults import Facts, resolve
 
@@ -48,7 +48,7 @@ def test_only_fields_with_an_effect_are_filled_in() -> None:
         for default in chosen:
             section, _, key = default.name.partition(".")
             fields = {field.name: field for field in dataclasses.fields(getattr(config(strategy), section))}
-            assert has_effect(fields[key].metadata, config(strategy)), default
+            assert why_without_effect(fields[key].metadata, config(strategy)) is None, default
 
 
 def test_steps_make_epochs_needless() -> None:
