@@ -17,10 +17,11 @@ from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from tlhub import options, results
-from tlhub.config import DataConfig, RunConfig
+from tlhub.config import SINGLE_LABEL, DataConfig, RunConfig
 from tlhub.data.batches import Inputs
 from tlhub.data.cache import ArrayCache, cache_root
 from tlhub.data.prepare import PreparedData, prepare, prepare_evaluation
+from tlhub.data.targets import Target
 from tlhub.environment import versions
 from tlhub.errors import CheckpointError, DiskFullError, StoppedError, TlhubError, UsageError, is_disk_full
 from tlhub.folder import RunFolder, open_folder, plain_identity
@@ -128,7 +129,7 @@ class Run:
             DataError: The data cannot be used, or holds labels that the model does not know.
         """
         section = self._data_section(source, choices)
-        examples = prepare_evaluation(section, self.task.modality, label_names=self.label_names)
+        examples = prepare_evaluation(section, self.task.modality, target=Target(SINGLE_LABEL, self.label_names))
         inputs = self._inputs(examples)
         scores = results.score_split(self.task, self.logits(inputs), inputs.labels, self.config)
         if PartialState().is_main_process:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tlhub.config import DataConfig
+from tlhub.config import SINGLE_LABEL, DataConfig
 from tlhub.data.audit import BadExample, ImageAuditor, check_texts, keep_apart
 from tlhub.data.cache import cache_root
 from tlhub.data.columns import Columns, infer_columns
@@ -19,6 +19,7 @@ from tlhub.data.rows import Rows, make_rows, order_labels, read_images, read_lab
 from tlhub.data.sources import Source, read_source
 from tlhub.data.splits import draw, make_splits
 from tlhub.data.tables import Table
+from tlhub.data.targets import Target
 from tlhub.errors import DataError
 
 _ORDER = ("train", "validation", "test")
@@ -32,8 +33,8 @@ class Examples:
     """One split, ready to be encoded.
 
     Attributes:
-        inputs: Texts, or images as paths or contents of files.
-        labels: Class of each, int64, shape (n,).
+        inputs: Texts, pairs of texts as tuples, or images as paths or contents of files.
+        labels: Target of each, of the type and shape that `tlhub.data.targets.Target` gives for its kind.
         ids: What each is called in messages and predictions: `train.csv:17`, or a file's path in the data folder.
         groups: Group of each, or None.
     """
@@ -54,19 +55,26 @@ class PreparedData:
 
     Attributes:
         splits: `train`, `validation`, and `test` where there is one.
-        label_names: Name of each class, in the order of the labels' numbers.
+        target: The kind of target, and its names in the order of the labels' numbers.
         columns: The columns that were used.
         quarantined: Examples left out since they cannot be decoded.
         notes: What a user should be told, in order.
-        fingerprint: SHA-256 over the content of every split and the names of the classes.
+        fingerprint: SHA-256 over the content of every split, its targets and their names.
+        pairs: Whether inputs are pairs of texts.
     """
 
     splits: Mapping[str, Examples]
-    label_names: tuple[str, ...]
+    target: Target
     columns: Columns
     quarantined: tuple[BadExample, ...]
     notes: tuple[str, ...]
     fingerprint: str
+    pairs: bool = False
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """Names of the classes, labels or values, in the order of the model's outputs."""
+        return self.target.names
 
 
 @dataclass
@@ -80,12 +88,13 @@ class _Draft:
     quarantined: list[BadExample] = field(default_factory=list)
 
 
-def prepare(data: DataConfig, modality: str, *, seed: int) -> PreparedData:
+def prepare(data: DataConfig, modality: str, *, problems: tuple[str, ...] = (SINGLE_LABEL,), seed: int) -> PreparedData:
     """Read a data set and make it ready for a run.
 
     Args:
         data: The data section of the configuration.
         modality: `image` or `text`.
+        problems: The kinds of target that the task allows, its usual one first.
         seed: The run's seed; it decides on splits and subsets.
 
     Returns:
@@ -109,24 +118,25 @@ def prepare(data: DataConfig, modality: str, *, seed: int) -> PreparedData:
         draft.splits["train"] = _subset(train, data.max_train_examples, len(names), seed)
         draft.notes.append(f"training uses {data.max_train_examples} of {len(train)} examples, drawn by class")
     splits = {split: _examples(rows, names) for split, rows in draft.splits.items()}
-    return PreparedData(splits, names, draft.columns, tuple(draft.quarantined), tuple(draft.notes),
-                        _fingerprint(draft.splits, names))
+    return PreparedData(splits, Target(SINGLE_LABEL, names), draft.columns, tuple(draft.quarantined),
+                        tuple(draft.notes), _fingerprint(draft.splits, names))
 
 
-def prepare_evaluation(data: DataConfig, modality: str, *, label_names: tuple[str, ...]) -> Examples:
+def prepare_evaluation(data: DataConfig, modality: str, *, target: Target, pairs: bool = False) -> Examples:
     """Read data that a finished run is scored on: the test split where there is one, otherwise every row.
 
     Args:
         data: The data section of the configuration.
         modality: `image` or `text`.
-        label_names: The run's classes; labels are matched to them by name.
+        target: The run's target; labels are matched to it by name.
+        pairs: Whether the run reads pairs of texts.
 
     Raises:
         UsageError: No data is given.
         DataError: The data cannot be used, or has a class that the run does not know.
     """
     draft = _read(data, modality, only=("test",))
-    parts = [_examples(rows, label_names, split) for split, rows in draft.splits.items()]
+    parts = [_examples(rows, target.names, split) for split, rows in draft.splits.items()]
     if len(parts) == 1:
         return parts[0]
     groups = [part.groups for part in parts if part.groups is not None]

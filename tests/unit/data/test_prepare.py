@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from tests.data_files import csv_rows, png, write, write_images
+from tlhub.config import SINGLE_LABEL
 from tlhub.data.audit import write_quarantine
 from tlhub.data.prepare import check_report, prepare, prepare_evaluation
+from tlhub.data.targets import Target
 from tlhub.errors import DataError
 
 
@@ -191,14 +193,15 @@ def test_images_are_decoded_once_and_again_when_they_change(tmp_path, config, mo
 
 def test_evaluation_data_uses_the_names_of_the_run(tmp_path, config):
     path = write(tmp_path / "a.csv", csv_rows(10))
-    assert prepare_evaluation(config(path), "text", label_names=("pos", "x", "neg")).labels[:3].tolist() == [2, 0, 2]
+    three, two = Target(SINGLE_LABEL, ("pos", "x", "neg")), Target(SINGLE_LABEL, ("neg", "pos"))
+    assert prepare_evaluation(config(path), "text", target=three).labels[:3].tolist() == [2, 0, 2]
     with pytest.raises(DataError, match=r"a.csv:3: class 'pos' .* not known to the run, which has neg, b"):
-        prepare_evaluation(config(path), "text", label_names=("neg", "b"))
+        prepare_evaluation(config(path), "text", target=Target(SINGLE_LABEL, ("neg", "b")))
     write(tmp_path / "d" / "train.csv", csv_rows(10))
     write(tmp_path / "d" / "validation.csv", csv_rows(4))
-    assert len(prepare_evaluation(config(tmp_path / "d"), "text", label_names=("neg", "pos"))) == 14
+    assert len(prepare_evaluation(config(tmp_path / "d"), "text", target=two)) == 14
     write(tmp_path / "d" / "test.csv", csv_rows(3))
-    assert len(prepare_evaluation(config(tmp_path / "d"), "text", label_names=("neg", "pos"))) == 3
+    assert len(prepare_evaluation(config(tmp_path / "d"), "text", target=two)) == 3
 
 
 def test_report_of_good_and_bad_data(tmp_path, config):
