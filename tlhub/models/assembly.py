@@ -2,44 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import nn
 
-from tlhub.config import head_widths
+from tlhub.config import ModelConfig, head_widths
 from tlhub.models.checkpoints import Checkpoint
-from tlhub.models.heads import PooledClassifier, output_layer, output_parameters, write_output_layer
+from tlhub.models.heads import HeadForm, PooledClassifier, output_layer, output_parameters, write_output_layer
 from tlhub.models.saving import pooled_classifier
 
 
-def with_head(checkpoint: Checkpoint, head: str, *, seed: int) -> nn.Module:
-    """Return the checkpoint's model with the head that `model.head` asks for.
+def with_head(checkpoint: Checkpoint, model: ModelConfig, *, seed: int,
+              sample: Mapping[str, torch.Tensor]) -> nn.Module:
+    """Return the checkpoint's model with the head that `model` asks for.
 
-    `linear` is the head that transformers gives the architecture; widths put an MLP on what that head's last layer
-    reads.
+    A linear head on `native` features is the one that transformers gives the architecture; everything else takes that
+    one off and puts a head of tlhub's own in its place.
+
+    Args:
+        checkpoint: The checkpoint; its model is taken apart.
+        model: Form of the head, and what it reads.
+        seed: What the head is drawn from.
+        sample: Keyword arguments of the model for one example.
 
     Raises:
-        UsageError: `head` is neither `linear` nor widths.
+        UsageError: `model.head` is neither `linear` nor widths.
     """
-    if not head_widths(head):
+    kind = "native" if model.pool == "auto" else model.pool
+    if kind == "native" and not head_widths(model.head):
         return checkpoint.model
-    return with_pooled_head(checkpoint, "native", head, seed=seed)
+    return with_pooled_head(checkpoint, kind, model, seed=seed, sample=sample)
 
 
-def with_pooled_head(checkpoint: Checkpoint, kind: str, head: str, *, seed: int) -> PooledClassifier:
+def with_pooled_head(checkpoint: Checkpoint, kind: str, model: ModelConfig, *, seed: int,
+                     sample: Mapping[str, torch.Tensor]) -> PooledClassifier:
     """Return the checkpoint's backbone with a fresh head, linear or an MLP, on one kind of features.
 
     Args:
         checkpoint: The checkpoint; its model is taken apart.
         kind: One of `tlhub.models.features.FEATURES`.
-        head: `linear` or widths.
+        model: Form of the head.
         seed: What the head is drawn from.
+        sample: Keyword arguments of the model for one example: a dry run tells the width of the features.
 
     Raises:
-        UsageError: `head` is neither `linear` nor widths.
+        UsageError: `model.head` is neither `linear` nor widths.
     """
-    return pooled_classifier(checkpoint.model, kind, head_widths(head), seed=seed)
+    form = HeadForm(head_widths(model.head), model.activation, model.head_dropout)
+    return pooled_classifier(checkpoint.model, kind, form, seed=seed)
 
 
 def with_linear_head(checkpoint: Checkpoint, kind: str, weight: torch.Tensor,
@@ -55,7 +66,7 @@ def with_linear_head(checkpoint: Checkpoint, kind: str, weight: torch.Tensor,
     if kind == "native":
         write_output_layer(checkpoint.model, weight, bias)
         return checkpoint.model
-    model = with_pooled_head(checkpoint, kind, "linear", seed=0)
+    model = pooled_classifier(checkpoint.model, kind, HeadForm(), seed=0)
     linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
     with torch.no_grad():
         linear.weight.copy_(weight)
@@ -76,7 +87,6 @@ def head_parameters(model: nn.Module) -> Callable[[str], bool]:
 def head_module(model: nn.Module) -> nn.Module:
     """Return the module that maps features (b, d) to logits (b, classes)."""
     return model.head if isinstance(model, PooledClassifier) else output_layer(model)[1]
-
 
 
 def lay_out(model: nn.Module) -> nn.Module:

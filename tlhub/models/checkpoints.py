@@ -10,7 +10,7 @@ import transformers
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from tlhub.config import ModelConfig
+from tlhub.config import REGRESSION, SINGLE_LABEL, ModelConfig
 from tlhub.errors import CheckpointError
 from tlhub.models.adapters import plain_folder
 from tlhub.models.heads import output_layer, output_parameters
@@ -20,6 +20,7 @@ from tlhub.models.loading import (
     labels_of,
     override_dropout,
     override_dropout_modules,
+    problem_type_of,
     quiet,
     read_settings,
     seeded,
@@ -51,19 +52,21 @@ class Checkpoint:
 
 
 def load_checkpoint(
-    config: ModelConfig, *, auto_model: str, auto_processor: str, label_names: tuple[str, ...], pretrained: bool,
-    seed: int,
+    config: ModelConfig, *, auto_model: str, auto_processor: str, label_names: tuple[str, ...],
+    problem_type: str = SINGLE_LABEL, pretrained: bool, seed: int,
 ) -> Checkpoint:
     """Load a checkpoint, with an output for each label.
 
-    A head whose own labels are the same set is kept, its rows in the order of `label_names`; otherwise the output
-    layer is fresh. What is fresh is drawn from `seed` alone.
+    A head whose own labels are the same set, of the same kind of target, is kept, its rows in the order of
+    `label_names`; otherwise the output layer is fresh, and always for a regression, whose targets are standardised
+    while it is trained. What is fresh is drawn from `seed` alone.
 
     Args:
         config: Which checkpoint, and its dropout.
         auto_model: transformers' class, such as `"AutoModelForImageClassification"`.
         auto_processor: transformers' class, such as `"AutoImageProcessor"`.
-        label_names: The labels; their position is the class index.
+        label_names: The labels, or the targets of a regression; their position is that of the output.
+        problem_type: Kind of target, by transformers' name.
         pretrained: False gives the same architecture with fresh weights throughout.
         seed: The run's seed.
 
@@ -76,8 +79,9 @@ def load_checkpoint(
         settings = read_settings(plain, auto_model)
         processor = load_processor(origin, auto_processor)
         own_labels = labels_of(settings)
-        keeps_head = pretrained and sorted(own_labels) == sorted(label_names)
-        set_labels(settings, own_labels if keeps_head else label_names)
+        keeps_head = (pretrained and sorted(own_labels) == sorted(label_names)
+                      and problem_type == problem_type_of(settings) != REGRESSION)
+        set_labels(settings, own_labels if keeps_head else label_names, problem_type)
         if config.dropout is not None:
             override_dropout(settings, config.dropout)
         match_padding(settings, processor, origin.name)
@@ -88,7 +92,7 @@ def load_checkpoint(
     else:
         renew_output_layer(model, seed)
         new |= output_parameters(model)
-    set_labels(model.config, label_names)
+    set_labels(model.config, label_names, problem_type)
     if config.dropout is not None:
         override_dropout_modules(model, config.dropout)
     model.train(mode=False)

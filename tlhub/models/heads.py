@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,6 +14,9 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from tlhub.errors import CheckpointError
 from tlhub.models.pooling import drop_pooler, pool
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh}
+"""What `model.activation` names."""
 
 
 def output_layer(model: nn.Module) -> tuple[str, nn.Linear]:
@@ -56,19 +60,28 @@ def native_features_possible(model: nn.Module, new_parameters: Collection[str]) 
     return set(new_parameters) <= output_parameters(model)
 
 
-def mlp(widths: Sequence[int], in_features: int, num_labels: int) -> nn.Module:
-    """Return a head: hidden layers of the given widths with ReLU between, then the output layer.
+@dataclass(frozen=True)
+class HeadForm:
+    """What a head of tlhub's own looks like.
 
-    Args:
+    Attributes:
         widths: Hidden widths; none gives a single linear layer.
-        in_features: Width of the features.
-        num_labels: Number of logits.
+        activation: After each hidden layer: a name of `ACTIVATIONS`.
+        dropout: Probability, after each activation.
     """
-    sizes = [in_features, *widths]
-    layers: list[nn.Module] = []
-    for before, after in itertools.pairwise(sizes):
-        layers += [nn.Linear(before, after), nn.ReLU()]
-    return nn.Sequential(*layers, nn.Linear(sizes[-1], num_labels))
+
+    widths: tuple[int, ...] = ()
+    activation: str = "relu"
+    dropout: float = 0.0
+
+    def build(self, in_features: int, outputs: int) -> nn.Sequential:
+        """Return the head with fresh weights, from features (b, in_features) to (b, outputs)."""
+        sizes = [in_features, *self.widths]
+        layers: list[nn.Module] = []
+        for before, after in itertools.pairwise(sizes):
+            layers += [nn.Linear(before, after), ACTIVATIONS[self.activation]()]
+            layers += [nn.Dropout(self.dropout)] if self.dropout > 0 else []
+        return nn.Sequential(*layers, nn.Linear(sizes[-1], outputs))
 
 
 def feature_width(model: PreTrainedModel, kind: str) -> int:
@@ -87,12 +100,14 @@ class PooledClassifier(nn.Module):
         model: A model with transformers' own head, which is taken off: for `native` its last layer only, for the
             other kinds everything above the hidden states.
         kind: How features are made: one of `features.FEATURES`.
-        head: From features (B, D) to logits (B, classes).
+        head: From features (B, D) to outputs (B, c).
+        form: What the head looks like, to make it again.
     """
 
-    def __init__(self, model: PreTrainedModel, kind: str, head: nn.Module) -> None:
+    def __init__(self, model: PreTrainedModel, kind: str, head: nn.Module, form: HeadForm) -> None:
         super().__init__()
         self.kind = kind
+        self.form = form
         self.config = model.config
         if kind == "native":
             name, _ = output_layer(model)

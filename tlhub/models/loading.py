@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import PreTrainedConfig
 
+from tlhub.config import REGRESSION, SINGLE_LABEL
 from tlhub.errors import CheckpointError
 from tlhub.models.origin import Origin
 
@@ -40,11 +41,11 @@ def read_settings(origin: Origin, auto_model: str) -> PreTrainedConfig:
     return settings
 
 
-def set_labels(settings: PreTrainedConfig, label_names: Sequence[str]) -> None:
-    """Write the labels and their number into a model's configuration."""
+def set_labels(settings: PreTrainedConfig, label_names: Sequence[str], problem_type: str = SINGLE_LABEL) -> None:
+    """Write the labels, their number and the kind of target into a model's configuration."""
     settings.id2label = dict(enumerate(label_names))
     settings.label2id = {name: index for index, name in enumerate(label_names)}
-    settings.problem_type = "single_label_classification"
+    settings.problem_type = problem_type
     if settings.model_type == TIMM and settings.model_args:
         # timm repositories may fix the number of classes here, which the wrapper gives a second time.
         settings.model_args = {key: value for key, value in settings.model_args.items() if key != "num_classes"}
@@ -54,6 +55,12 @@ def labels_of(settings: PreTrainedConfig) -> list[str]:
     """Return the labels that a configuration names, by class index."""
     names = {int(index): str(name) for index, name in (settings.id2label or {}).items()}
     return [names[index] for index in sorted(names)]
+
+
+def problem_type_of(settings: PreTrainedConfig) -> str:
+    """Return a configuration's kind of target; where it names none, a single output is taken for a regression."""
+    named: str | None = settings.problem_type
+    return named or (REGRESSION if settings.num_labels == 1 else SINGLE_LABEL)
 
 
 def override_dropout(settings: PreTrainedConfig, value: float) -> None:

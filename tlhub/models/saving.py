@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from transformers import PreTrainedModel
 
 from tlhub.errors import CheckpointError
 from tlhub.models.adapters import is_adapted, load_adapter, merge, save_adapter
-from tlhub.models.heads import PooledClassifier, feature_width, mlp, number_of_labels
+from tlhub.models.heads import HeadForm, PooledClassifier, feature_width, number_of_labels
 from tlhub.models.loading import LOADING_ERRORS, first_line, quiet, read_settings, seeded, set_labels
 from tlhub.models.origin import Origin
 from tlhub.models.processors import load_processor
@@ -82,27 +83,26 @@ def save_pooled(model: PooledClassifier, processor: Any, folder: Path, *, label_
         label_names: The labels by class index.
     """
     save_full(model.backbone, processor, folder, label_names=label_names)
-    linears = [module for module in model.head.modules() if isinstance(module, nn.Linear)]
-    widths = [layer.out_features for layer in linears[:-1]]
-    settings = {"kind": model.kind, "widths": widths, "in_features": linears[0].in_features,
+    linear = next(module for module in model.head.modules() if isinstance(module, nn.Linear))
+    settings = {"kind": model.kind, "in_features": linear.in_features, **asdict(model.form),
                 "label_names": list(label_names)}
     (folder / HEAD_SETTINGS).write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.head.state_dict().items()}
     save_file(weights, folder / HEAD_WEIGHTS, metadata={"format": "pt"})
 
 
-def pooled_classifier(model: PreTrainedModel, kind: str, widths: Sequence[int], *, seed: int) -> PooledClassifier:
+def pooled_classifier(model: PreTrainedModel, kind: str, form: HeadForm, *, seed: int) -> PooledClassifier:
     """Return the model with a fresh head of tlhub's own over one kind of features.
 
     Args:
         model: The model with transformers' head, which is taken off; it lives on inside the returned one.
         kind: One of `features.available_features`.
-        widths: Hidden widths of the head; none for a linear one.
+        form: What the head looks like.
         seed: The run's seed.
     """
     with seeded(derive(seed, "head")):
-        head = mlp(widths, feature_width(model, kind), number_of_labels(model))
-    return PooledClassifier(model, kind, head).eval()
+        head = form.build(feature_width(model, kind), number_of_labels(model))
+    return PooledClassifier(model, kind, head, form).eval()
 
 
 def load_saved(folder: Path, auto_model: str, auto_processor: str) -> tuple[nn.Module, Any]:
@@ -143,6 +143,7 @@ def load_saved(folder: Path, auto_model: str, auto_processor: str) -> tuple[nn.M
 
 def _with_head(model: PreTrainedModel, folder: Path) -> PooledClassifier:
     settings = json.loads((folder / HEAD_SETTINGS).read_text(encoding="utf-8"))
-    head = mlp(settings["widths"], settings["in_features"], len(settings["label_names"]))
+    form = HeadForm(tuple(settings["widths"]), settings["activation"], settings["dropout"])
+    head = form.build(settings["in_features"], len(settings["label_names"]))
     head.load_state_dict(load_file(folder / HEAD_WEIGHTS))
-    return PooledClassifier(model, settings["kind"], head).eval()
+    return PooledClassifier(model, settings["kind"], head, form).eval()

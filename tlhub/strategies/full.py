@@ -13,6 +13,6 @@ class Full(Strategy):
 
     def fit(self, bench: Workbench) -> Fitted:
         """Train the whole model."""
-        model = with_head(bench.checkpoint, bench.config.model.head, seed=bench.config.seed)
+        model = with_head(bench.checkpoint, bench.config.model, seed=bench.config.seed, sample=bench.sample())
         bench.train(model, bench.inputs)
-        return Fitted(model, model, bench.inputs)
+        return Fitted(model, model, bench.inputs, outputs=bench.outputs)

@@ -21,13 +21,13 @@ class Head(Strategy):
         kind, features = probe_features(bench)
         model: nn.Module = bench.checkpoint.model
         if kind != "native" or head_widths(config.model.head):
-            model = with_pooled_head(bench.checkpoint, kind, config.model.head, seed=config.seed)
+            model = with_pooled_head(bench.checkpoint, kind, config.model, seed=config.seed, sample=bench.sample())
         freeze_all_but(model, head_parameters(model))
         if config.data.flip or config.data.crop:
             bench.tell("augmentation changes the inputs every epoch, so the frozen backbone is run every epoch")
             bench.train(model, bench.inputs)
-            return Fitted(model, model, bench.inputs)
+            return Fitted(model, model, bench.inputs, outputs=bench.outputs)
         head = FeatureHead(head_module(model))
         inputs = feature_inputs(bench, features)
         bench.train(head, inputs, whole=model)
-        return Fitted(model, head, inputs)
+        return Fitted(model, head, inputs, outputs=bench.outputs)

@@ -16,9 +16,9 @@ class Lora(Strategy):
     def fit(self, bench: Workbench) -> Fitted:
         """Put adapters into the model and train them."""
         config, checkpoint = bench.config, bench.checkpoint
-        model = add_adapter(with_head(checkpoint, config.model.head, seed=config.seed), config.strategy,
-                            seed=config.seed, new_parameters=checkpoint.new_parameters)
+        headed = with_head(checkpoint, config.model, seed=config.seed, sample=bench.sample())
+        model = add_adapter(headed, config.strategy, seed=config.seed, new_parameters=checkpoint.new_parameters)
         trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
         freeze_all_but(model, trained.__contains__)
         bench.train(model, bench.inputs)
-        return Fitted(model, model, bench.inputs)
+        return Fitted(model, model, bench.inputs, outputs=bench.outputs)

@@ -14,6 +14,7 @@ from tlhub.config import ModelConfig, StrategyConfig
 from tlhub.models.adapters import add_adapter
 from tlhub.models.blocks import block_index, blocks
 from tlhub.models.checkpoints import load_checkpoint
+from tlhub.models.heads import HeadForm
 from tlhub.models.saving import pooled_classifier
 
 EXPECTED = {
@@ -65,7 +66,7 @@ def test_adapters_stay_in_their_blocks(kind: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("feature", ["native", "mean"])
 def test_a_head_of_our_own(feature: str, tmp_path: Path) -> None:
-    model = pooled_classifier(load(tiny.checkpoint(tmp_path, "bert"), "bert").model, feature, [8], seed=0)
+    model = pooled_classifier(load(tiny.checkpoint(tmp_path, "bert"), "bert").model, feature, HeadForm((8,)), seed=0)
     found = blocks(model)
     assert len(found) == 4
     assert set(found[-1].prefixes) == {"head.0.weight", "head.0.bias", "head.2.weight", "head.2.bias"}

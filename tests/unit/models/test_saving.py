@@ -20,6 +20,7 @@ from tests.unit.models.test_checkpoints import LABELS, load
 from tests.unit.models.test_origin import COMMIT, hub_cache
 from tlhub.errors import CheckpointError
 from tlhub.models.adapters import load_adapter
+from tlhub.models.heads import HeadForm
 from tlhub.models.saving import load_saved, pooled_classifier, save_model
 
 STANDINS = Path(__file__).parents[2] / "standins.py"
@@ -118,7 +119,7 @@ def test_every_form_loads_without_tlhub(tmp_path: Path, monkeypatch: pytest.Monk
 @pytest.mark.parametrize("widths", [(), (8, 6)])
 def test_heads_of_our_own(kind: str, feature: str, widths: tuple[int, ...], tmp_path: Path) -> None:
     checkpoint = load(tiny.checkpoint(tmp_path / "base", kind), kind)
-    model = trained(pooled_classifier(checkpoint.model, feature, widths, seed=0), kind, audit=False)
+    model = trained(pooled_classifier(checkpoint.model, feature, HeadForm(widths), seed=0), kind, audit=False)
     batch = tiny.inputs(kind)
     save_model(model, checkpoint.processor, tmp_path / "out", origin=checkpoint.origin, label_names=LABELS)
     assert {"head.json", "head.safetensors", "config.json", "model.safetensors"} <= {
@@ -130,7 +131,7 @@ def test_heads_of_our_own(kind: str, feature: str, widths: tuple[int, ...], tmp_
 
 def test_adapters_under_a_head_of_our_own_are_merged(tmp_path: Path) -> None:
     checkpoint = load(tiny.checkpoint(tmp_path / "base", "bert"), "bert")
-    checkpoint.model = pooled_classifier(checkpoint.model, "native", [8], seed=0)  # type: ignore[assignment] (a head of tlhub's own)
+    checkpoint.model = pooled_classifier(checkpoint.model, "native", HeadForm((8,)), seed=0)  # type: ignore[assignment] (a head of tlhub's own)
     model = trained(adapted(checkpoint), "bert")
     batch = tiny.inputs("bert")
     expected = model(**batch).logits
