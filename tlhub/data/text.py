@@ -1,4 +1,4 @@
-"""Texts as tokens: tokenised once, padded to the longest of each batch."""
+"""Texts and pairs of texts as tokens: tokenised once, padded to the longest of each batch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from tlhub.data.prepare import Examples
 from tlhub.data.tensors import to_device
-from tlhub.errors import CheckpointError
+from tlhub.errors import CheckpointError, DataError
 
 _CHUNK = 1000
 _UNLIMITED = 100_000
@@ -40,17 +40,30 @@ class _Ragged:
         return table
 
 
+def read_pair(line: str) -> tuple[str, str]:
+    """Return the two texts of a line, which stand on either side of a tab.
+
+    Raises:
+        DataError: There is no tab or more than one, or a side is empty.
+    """
+    parts = [part.strip() for part in line.split("\t")]
+    if len(parts) != 2 or not all(parts):
+        raise DataError(f"{line[:80]!r} is no pair; give two texts with one tab between them")
+    return parts[0], parts[1]
+
+
 class TextInputs:
-    """Texts for a model, as `tlhub.data.batches.Inputs`.
+    """Texts, or pairs of texts, for a model, as `tlhub.data.batches.Inputs`.
 
     Args:
-        examples: Texts and labels.
+        examples: Texts, or pairs of them as tuples, and labels.
         tokenizer: The checkpoint's tokenizer; it decides on special tokens, padding side and type ids.
-        max_length: Tokens kept of a text; None for what the tokenizer says the model can read.
+        max_length: Tokens kept of a text; None for what the tokenizer says the model can read. Of a pair, tokens are
+            taken from the end of the longer text first.
 
     Attributes:
-        labels: int64, shape (n,).
-        lengths: Tokens of each text, shape (n,).
+        labels: As in `examples`.
+        lengths: Tokens of each text or pair, shape (n,).
         truncated: How many texts reach the limit, so are probably cut.
 
     Raises:
@@ -99,13 +112,16 @@ class TextInputs:
         return {name: to_device(table, device) for name, table in tables.items()}
 
 
-def _tokenise(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, limit: int | None) -> dict[str, _Ragged]:
+def _tokenise(texts: Sequence[str] | Sequence[tuple[str, str]], tokenizer: PreTrainedTokenizerBase,
+              limit: int | None) -> dict[str, _Ragged]:
     """Return the tokenizer's columns, except for the mask, which padding decides."""
     pieces: dict[str, list[np.ndarray]] = {"input_ids": []}
     lengths: list[int] = []
     for start in range(0, len(texts), _CHUNK):
-        encoded = tokenizer(list(texts[start:start + _CHUNK]), truncation=limit is not None, max_length=limit,
-                            padding=False, return_attention_mask=False)
+        chunk = texts[start:start + _CHUNK]
+        columns = zip(*chunk, strict=True) if isinstance(chunk[0], tuple) else (chunk,)
+        encoded = tokenizer(*map(list, columns), truncation=limit is not None, max_length=limit, padding=False,
+                            return_attention_mask=False)
         lengths += [len(row) for row in encoded["input_ids"]]
         for name in ("input_ids", "token_type_ids"):
             if name in encoded:

@@ -7,8 +7,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from tlhub.data.prepare import Examples
-from tlhub.data.text import TextInputs
-from tlhub.errors import CheckpointError
+from tlhub.data.text import TextInputs, read_pair
+from tlhub.errors import CheckpointError, DataError
 
 TEXTS = ["a b c", "a", "", "c c c c c c", "b a"]
 CPU = torch.device("cpu")
@@ -19,7 +19,7 @@ def tokenizer(**options):
     core = Tokenizer(models.WordLevel(vocabulary, "[UNK]"))
     core.pre_tokenizer = pre_tokenizers.Whitespace()
     core.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
     return PreTrainedTokenizerFast(tokenizer_object=core, **{"pad_token": "[PAD]", **options})
 
 
@@ -55,3 +55,30 @@ def test_padding_token_is_needed_only_for_padding():
         inputs(tokenizer(pad_token=None))
     one = TextInputs(Examples(["a b"], np.zeros(1, np.int64), ["0"]), tokenizer(pad_token=None), max_length=None)
     assert one.batch(np.array([0]), None, CPU)["input_ids"].tolist() == [[2, 4, 5, 3]]
+
+
+@pytest.mark.parametrize("names", [["input_ids", "attention_mask"], ["input_ids", "token_type_ids", "attention_mask"]])
+def test_pairs_are_what_the_tokenizer_makes(names):
+    tok = tokenizer(model_input_names=names)
+    pairs = [("a b c", "a"), ("a", "b c a c"), ("b", "b")]
+    made = TextInputs(Examples(pairs, np.arange(3), ["0", "1", "2"]), tok, max_length=None)
+    assert made.lengths.tolist() == [7, 8, 5]
+    batch = made.batch(np.arange(3), 0, CPU)
+    expected = tok([first for first, _ in pairs], [second for _, second in pairs], padding=True, return_tensors="pt")
+    assert set(batch) == set(expected)
+    assert all(torch.equal(batch[name], tensor) for name, tensor in expected.items())
+    if "token_type_ids" in names:
+        assert batch["token_type_ids"][1].tolist() == [0, 0, 0, 1, 1, 1, 1, 1]
+
+
+def test_the_longer_text_of_a_pair_is_cut_first():
+    made = TextInputs(Examples([("a b", "c c c c c c")], np.zeros(1), ["0"]), tokenizer(), max_length=7)
+    assert made.batch(np.array([0]), None, CPU)["input_ids"].tolist() == [[2, 4, 5, 3, 6, 6, 3]]
+    assert made.truncated == 1
+
+
+def test_a_line_as_a_pair():
+    assert read_pair("one text \t another") == ("one text", "another")
+    for line in ("no tab", "two\ttabs\tin it", "half\t ", ""):
+        with pytest.raises(DataError, match="one tab between"):
+            read_pair(line)
