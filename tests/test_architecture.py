@@ -25,6 +25,7 @@ LAYERS = (
     ("tasks",),
     ("wake_word",),
     ("strategies",),
+    ("problems",),
     ("training",),
     ("evaluation",),
     ("models",),

@@ -6,38 +6,46 @@ import resource
 import shutil
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from tlhub.config import RunConfig, as_dict
+from tlhub.config import REGRESSION, SINGLE_LABEL, RunConfig, as_dict
 from tlhub.data.audit import write_quarantine
+from tlhub.data.image import ImageInputs
 from tlhub.data.prepare import PreparedData
 from tlhub.environment import versions
 from tlhub.evaluation import metrics, plots, report
 from tlhub.evaluation.baselines import knn
+from tlhub.evaluation.calibration import fit_temperature
 from tlhub.evaluation.intervals import bootstrap_intervals
+from tlhub.evaluation.sheets import sheet
+from tlhub.models.outputs import temperature
 from tlhub.models.saving import save_model
+from tlhub.problems import Problem
 from tlhub.strategies.base import Fitted
-from tlhub.tasks.base import Task
 from tlhub.training.callbacks import read_history
 from tlhub.training.inference import predict_logits
 from tlhub.workbench import Workbench
 
+_SHEET_ROWS, _SHEET_VIEWS = 4, 7
+"""Training pictures on the sheet of what augmentation does, and in how many epochs each is shown."""
 
-def score_split(task: Task, logits: np.ndarray, labels: np.ndarray, config: RunConfig) -> dict[str, Any]:
+
+def score_split(problem: Problem, outputs: np.ndarray, labels: np.ndarray, config: RunConfig) -> dict[str, Any]:
     """Return `metrics` and their 95% bootstrap `intervals` for one split.
 
     Args:
-        task: What is predicted.
-        logits: Shape (n, c).
-        labels: Shape (n,).
+        problem: The kind of target.
+        outputs: Final outputs, shape (n, c).
+        labels: Of that kind.
         config: Names of the metrics, resamples and seed.
     """
     names = config.evaluate.metrics
-    intervals = bootstrap_intervals(names, logits, labels, resamples=config.evaluate.resamples, seed=config.seed)
-    return {"metrics": task.score(logits, labels, names),
+    intervals = bootstrap_intervals(names, outputs, labels, resamples=config.evaluate.resamples, seed=config.seed)
+    return {"metrics": problem.score(outputs, labels, names),
             "intervals": {name: list(interval) for name, interval in intervals.items()}}
 
 
@@ -51,21 +59,24 @@ def finish(bench: Workbench, fitted: Fitted, data: PreparedData, times: dict[str
         times: `prepare_s` and `train_s`; `evaluate_s` is added.
     """
     started = time.perf_counter()
-    logits = {split: predict_logits(fitted.scorer.to(bench.accelerator.device), fitted.inputs[split], bench.accelerator)
-              for split in ("validation", "test") if split in fitted.inputs}
+    scorer = fitted.scorer.to(bench.accelerator.device)
+    outputs = {split: fitted.outputs.apply(predict_logits(scorer, fitted.inputs[split], bench.accelerator))
+               for split in ("validation", "test") if split in fitted.inputs}
     if not bench.accelerator.is_main_process:
         bench.accelerator.wait_for_everyone()
         return
-    scores = {split: score_split(bench.task, values, bench.inputs[split].labels, bench.config)
-              for split, values in logits.items()}
-    content = _content(bench, fitted, scores, times)
+    fitted.outputs.fold(fitted.model)
+    outputs, calibration = _calibrated(bench, fitted, outputs)
+    scores = {split: score_split(bench.problem, values, bench.inputs[split].labels, bench.config)
+              for split, values in outputs.items()}
+    content = _content(bench, fitted, scores, times) | calibration
     content["baselines"] = _baselines(bench)
     content["time"]["evaluate_s"] = time.perf_counter() - started
     save_model(fitted.model, bench.checkpoint.processor, bench.folder.path / "model", origin=bench.checkpoint.origin,
-               label_names=bench.label_names, save_base=bench.config.model.save_base)
+               label_names=bench.target.names, save_base=bench.config.model.save_base)
     write_quarantine(bench.folder.path / "quarantine.csv", data.quarantined)
     bench.folder.write_json("metrics.json", content)
-    _draw(bench, logits)
+    _draw(bench, outputs)
     for sentence in report.losing_to(content, bench.config.evaluate.best):
         bench.tell(f"beware: {sentence}")
     origin = bench.checkpoint.origin
@@ -75,6 +86,25 @@ def finish(bench: Workbench, fitted: Fitted, data: PreparedData, times: dict[str
                         facts=facts)
     shutil.rmtree(bench.folder.path / "checkpoints", ignore_errors=True)
     bench.accelerator.wait_for_everyone()
+
+
+def _calibrated(bench: Workbench, fitted: Fitted,
+                outputs: Mapping[str, np.ndarray]) -> tuple[Mapping[str, np.ndarray], dict[str, Any]]:
+    """Return the outputs after calibration, where it is asked for, and what it does in either case.
+
+    The temperature is that of validation, which the test split's calibration error then checks.
+    """
+    if bench.target.problem_type != SINGLE_LABEL:
+        return outputs, {}
+    found = fit_temperature(outputs["validation"], bench.inputs["validation"].labels)
+    divide = temperature(found)
+    cooled = {split: divide.apply(values) for split, values in outputs.items()}
+    errors = {split: [bench.problem.score(values, bench.inputs[split].labels, ["ece"])["ece"]
+                      for values in (outputs[split], cooled[split])] for split in outputs}
+    applied = bench.config.evaluate.calibrate
+    if applied:
+        divide.fold(fitted.model)
+    return cooled if applied else outputs, {"calibration": {"temperature": found, "applied": applied, "ece": errors}}
 
 
 def _content(bench: Workbench, fitted: Fitted, scores: Mapping[str, Any], times: dict[str, float]) -> dict[str, Any]:
@@ -98,23 +128,40 @@ def _baselines(bench: Workbench) -> dict[str, dict[str, float]]:
     """Return what a fitted model has to beat, on the test split or else on validation."""
     split = "test" if "test" in bench.inputs else "validation"
     train, scored = bench.inputs["train"].labels, bench.inputs[split].labels
-    baselines = bench.task.baselines(train, scored, bench.config.evaluate.metrics, bench.classes)
+    baselines = bench.problem.baselines(train, scored, bench.config.evaluate.metrics, bench.classes)
     if bench.known_features:
         features = next(iter(bench.known_features.values()))
-        baselines["knn"] = {"accuracy": knn(features["train"], train, features[split], scored)}
+        baselines["knn"] = knn(features["train"], train, features[split], scored, bench.config.evaluate.metrics)
     return baselines
 
 
-def _draw(bench: Workbench, logits: Mapping[str, np.ndarray]) -> None:
+def _draw(bench: Workbench, outputs: Mapping[str, np.ndarray]) -> None:
     """Draw the plots of a run."""
     folder = bench.folder.path / "plots"
     folder.mkdir(exist_ok=True)
     history = read_history(bench.folder.path / "history.jsonl")
     if history:
         plots.curves(history, folder / "curves.png")
-    for split, values in logits.items():
-        matrix = metrics.confusion_matrix(values.argmax(axis=1), bench.inputs[split].labels, bench.classes)
-        plots.confusion(matrix, bench.label_names, folder / f"confusion_{split}.png")
+    for split, values in outputs.items():
+        _draw_split(bench, split, values, folder)
+    train = bench.inputs["train"]
+    if isinstance(train, ImageInputs) and train.augmented and bench.examples_seen:
+        sheet(_views(train), folder / "augmentation.png")
+
+
+def _draw_split(bench: Workbench, split: str, outputs: np.ndarray, folder: Path) -> None:
+    labels, names = bench.inputs[split].labels, bench.target.names
+    if bench.target.problem_type == REGRESSION:
+        plots.predicted_against_true(outputs, labels, names, folder / f"predicted_{split}.png")
+    elif bench.target.problem_type == SINGLE_LABEL:
+        matrix = metrics.confusion_matrix(outputs.argmax(axis=1), labels, bench.classes)
+        plots.confusion(matrix, names, folder / f"confusion_{split}.png")
+
+
+def _views(inputs: ImageInputs) -> np.ndarray:
+    """Return some training pictures as they are and in several epochs, uint8, shape (r, k, h, w, 3)."""
+    chosen = np.linspace(0, len(inputs) - 1, min(_SHEET_ROWS, len(inputs))).astype(np.int64)
+    return np.stack([inputs.pictures(chosen, epoch) for epoch in (None, *range(_SHEET_VIEWS))], axis=1)
 
 
 def _peak_memory_mib() -> float:

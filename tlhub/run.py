@@ -17,7 +17,7 @@ from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from tlhub import options, results
-from tlhub.config import SINGLE_LABEL, DataConfig, RunConfig
+from tlhub.config import MULTI_LABEL, REGRESSION, SINGLE_LABEL, DataConfig, RunConfig, problem_type, replace
 from tlhub.data.batches import Inputs
 from tlhub.data.cache import ArrayCache, cache_root
 from tlhub.data.prepare import PreparedData, prepare, prepare_evaluation
@@ -32,6 +32,7 @@ from tlhub.models.heads import output_layer
 from tlhub.models.saving import load_saved
 from tlhub.options import check, effective, from_kwargs
 from tlhub.parsers import one_line
+from tlhub.problems import Problem
 from tlhub.registry import STRATEGIES, TASKS
 from tlhub.tasks.base import Task
 from tlhub.training import defaults
@@ -41,7 +42,8 @@ from tlhub.workbench import Workbench
 
 logger = logging.getLogger(__name__)
 
-_LAYOUT = ("text_column", "label_column", "file_column", "metadata", "cache_dir", "max_bad_fraction")
+_LAYOUT = ("text_column", "text_pair_column", "label_column", "target_columns", "label_separator", "file_column",
+           "metadata", "cache_dir", "max_bad_fraction")
 """Options of the section `data` that hold for other data of the same kind too."""
 
 
@@ -79,9 +81,19 @@ class Run:
         return content
 
     @property
+    def target(self) -> Target:
+        """What is predicted: the kind of target, and the names of its outputs in their order."""
+        return Target(problem_type(self.config) or self.task.problems[0], tuple(self.record["label_names"]))
+
+    @property
     def label_names(self) -> tuple[str, ...]:
-        """The classes, in the order of the logits."""
-        return tuple(self.record["label_names"])
+        """The classes, labels or targets, in the order of the outputs."""
+        return self.target.names
+
+    @property
+    def problem(self) -> Problem:
+        """How the kind of target is scored and told."""
+        return self.task.problem(self.target.problem_type)
 
     @property
     def task(self) -> Task:
@@ -89,28 +101,28 @@ class Run:
         task: Task = TASKS.get(self.config.task)()
         return task
 
-    def predict(self, values: Sequence[str], *, batch_size: int = 64) -> list[dict[str, Any]]:
+    def predict(self, values: Sequence[str | tuple[str, str]], *, batch_size: int = 64) -> list[dict[str, Any]]:
         """Return a prediction for each input.
 
         Args:
-            values: Files, folders, or texts, as the task reads them.
+            values: Files, folders, or texts, as the task reads them; pairs of texts are tuples, or have a tab between.
             batch_size: Examples of one forward pass.
 
         Returns:
-            Dictionaries with `input`, `label`, `score` and `scores`.
+            Dictionaries with `input`, and `label`, `score` and `scores`, or `value`.
 
         Raises:
             DataError: An input cannot be read.
         """
-        examples = self.task.read(values)
+        examples = self.task.read(values, pairs=self.record["pairs"])
         if len(examples.ids) == 0:
             return []
         logits = self.logits(self._inputs(examples), batch_size=batch_size)
-        rows = self.task.predictions(logits, self.label_names)
+        rows = self.problem.predictions(logits, self.target.names)
         return [{"input": str(name), **row} for name, row in zip(examples.ids, rows, strict=True)]
 
     def logits(self, inputs: Inputs, *, batch_size: int = 64) -> np.ndarray:
-        """Return the saved model's logits for inputs, shape (n, c)."""
+        """Return the saved model's outputs for inputs, shape (n, c)."""
         accelerator = make_accelerator(self.config, training=False)
         return predict_logits(self._model().to(accelerator.device), inputs, accelerator, batch_size=batch_size)
 
@@ -129,9 +141,10 @@ class Run:
             DataError: The data cannot be used, or holds labels that the model does not know.
         """
         section = self._data_section(source, choices)
-        examples = prepare_evaluation(section, self.task.modality, target=Target(SINGLE_LABEL, self.label_names))
+        examples = prepare_evaluation(section, self.task.modality, target=self.target,
+                                      pairs=self.record["pairs"])
         inputs = self._inputs(examples)
-        scores = results.score_split(self.task, self.logits(inputs), inputs.labels, self.config)
+        scores = results.score_split(self.problem, self.logits(inputs), inputs.labels, self.config)
         if PartialState().is_main_process:
             number = len(list((self.folder / "evaluations").glob("*.json"))) + 1
             self._files.write_json(f"evaluations/{number:03d}.json", {
@@ -199,14 +212,16 @@ def finetune(config: RunConfig, *, overwrite: bool = False) -> Run:
     with _status_of(folder, accelerator):
         started = time.perf_counter()
         task: Task = TASKS.get(config.task)()
-        _check_metrics(task, config)
         strategy = STRATEGIES.get(config.strategy.name)()
         with accelerator.main_process_first():
-            data = prepare(config.data, task.modality, seed=config.seed)
+            data = prepare(config.data, task.modality, problems=task.problems, seed=config.seed)
         for note in data.notes if accelerator.is_main_process else ():
             logger.info(note)
-        checkpoint = load_checkpoint(config.model, auto_model=task.auto_model, auto_processor=task.auto_processor,
-                                     label_names=data.label_names, pretrained=strategy.pretrained, seed=config.seed)
+        _check_target(task, config, data.target)
+        checkpoint = load_checkpoint(
+            config.model, auto_model=task.auto_model, auto_processor=task.auto_processor,
+            label_names=data.target.names[-1:] if config.model.sigmoid else data.target.names,
+            problem_type=data.target.problem_type, pretrained=strategy.pretrained, seed=config.seed)
         lay_out(checkpoint.model)
         given, config = config, _resolve(config, task, data, checkpoint, accelerator)
         with accelerator.main_process_first():
@@ -214,7 +229,7 @@ def finetune(config: RunConfig, *, overwrite: bool = False) -> Run:
                       for split, examples in data.splits.items()}
         _record(folder, given, config, data, checkpoint, accelerator)
         _start_trackers(folder, config, accelerator)
-        bench = Workbench(config, folder, accelerator, task, checkpoint, inputs, data.label_names, data.fingerprint,
+        bench = Workbench(config, folder, accelerator, task, checkpoint, inputs, data.target, data.fingerprint,
                           ArrayCache(cache_root(config.data)))
         if config.evaluate.knn:
             offered = available_features(checkpoint.model, checkpoint.new_parameters)[:1]
@@ -295,21 +310,33 @@ def _status_of(folder: RunFolder, accelerator: Accelerator) -> Iterator[None]:
     accelerator.wait_for_everyone()  # and stay a group: the finished run may be asked for predictions
 
 
-def _check_metrics(task: Task, config: RunConfig) -> None:
-    """Score a made-up answer, so that a metric which cannot be had stops the run before it trains."""
+def _check_target(task: Task, config: RunConfig, target: Target) -> None:
+    """Refuse, before anything is trained, what does not fit the kind of target that the data turned out to have.
+
+    Metrics are tried on a made-up answer.
+
+    Raises:
+        UsageError: An option or a metric does not fit.
+    """
+    options.check_problem(replace(config, {"data.problem_type": target.problem_type}))
+    problem = task.problem(target.problem_type)
+    problem.check(config, target.names)
+    made_up = {SINGLE_LABEL: np.arange(2), MULTI_LABEL: np.eye(2, dtype=bool), REGRESSION: np.eye(2)}
     best = config.evaluate.best
     names = [*config.evaluate.metrics, *([best] if best else [])]
-    scores = task.score(np.eye(2), np.arange(2), names)
+    scores = problem.score(np.eye(2), made_up[target.problem_type], names)
     if best and best not in scores:
         raise UsageError(f"--evaluate.best {best!r} is no score by itself; take one of: {', '.join(scores)}")
 
 
 def _resolve(config: RunConfig, task: Task, data: PreparedData, checkpoint: Checkpoint,
              accelerator: Accelerator) -> RunConfig:
+    problem = task.problem(data.target.problem_type)
     facts = defaults.Facts(
         examples=len(data.splits["train"].labels), text=task.modality == "text",
         convolutional=not any("Attention" in type(module).__name__ for module in checkpoint.model.modules()),
-        hidden=output_layer(checkpoint.model)[1].in_features, metrics=task.metrics, best=task.best)
+        hidden=output_layer(checkpoint.model)[1].in_features, metrics=problem.metrics, best=problem.best,
+        problem_type=data.target.problem_type, loss=problem.losses[0])
     resolved, chosen = defaults.resolve(config, facts)
     if accelerator.is_main_process:
         for default in chosen:
@@ -326,6 +353,7 @@ def _record(folder: RunFolder, given: RunConfig, config: RunConfig, data: Prepar
     """
     origin = checkpoint.origin
     record = {"given": plain_identity(given), "identity": plain_identity(config), "label_names": list(data.label_names),
+              "pairs": data.pairs,
               "checkpoint": {"name": origin.name, "kind": origin.kind, "revision": origin.revision,
                              "sha256": origin.weight_hash},
               "data_fingerprint": data.fingerprint, "versions": versions()}

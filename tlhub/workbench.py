@@ -17,22 +17,28 @@ from accelerate import Accelerator
 from rich.console import Console
 from torch import nn
 
-from tlhub.config import RunConfig
+from tlhub.config import REGRESSION, RunConfig
 from tlhub.data.batches import Inputs
 from tlhub.data.cache import ArrayCache
+from tlhub.data.image import ImageInputs
+from tlhub.data.sampling import class_sampling
+from tlhub.data.targets import Target
 from tlhub.evaluation import metrics
 from tlhub.folder import RunFolder
 from tlhub.models.blocks import block_index
 from tlhub.models.checkpoints import Checkpoint
 from tlhub.models.features import extract_features
 from tlhub.models.freezing import BatchNorm, frozen_modules, trainable_report
-from tlhub.models.heads import feature_width
+from tlhub.models.heads import feature_width, output_layer, output_parameters
+from tlhub.models.outputs import OutputMap
+from tlhub.problems import Problem
 from tlhub.registry import STRATEGIES
 from tlhub.seeding import derive
 from tlhub.tasks.base import Task
 from tlhub.training import callbacks, optimizers
 from tlhub.training.inference import predict_logits
 from tlhub.training.loop import Job, train
+from tlhub.training.objectives import Mixed
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +54,7 @@ class Workbench:
         task: What is predicted.
         checkpoint: The checkpoint, loaded.
         inputs: The splits.
-        label_names: Names of the classes.
+        target: What is predicted: the kind of target, and the names of its outputs.
         fingerprint: Of the data.
         cache: Where features are kept.
         known_features: The features extracted so far, kind -> split -> (n, d).
@@ -62,17 +68,33 @@ class Workbench:
     task: Task
     checkpoint: Checkpoint
     inputs: Mapping[str, Inputs]
-    label_names: tuple[str, ...]
+    target: Target
     fingerprint: str
     cache: ArrayCache
     known_features: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     seconds_before: float = 0.0
     examples_seen: int = 0
+    problem: Problem = field(init=False)
+    outputs: OutputMap = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Choose the space that outputs are trained in; a head that the checkpoint brought is taken there."""
+        self.problem = self.task.problem(self.target.problem_type)
+        model = self.checkpoint.model
+        has_bias = output_layer(model)[1].bias is not None
+        self.outputs = self.problem.outputs(self.inputs["train"].labels, self.config, centre=has_bias)
+        if self.target.problem_type == REGRESSION and output_parameters(model).isdisjoint(
+                self.checkpoint.new_parameters):
+            self.outputs.inverse().fold(model)
 
     @property
     def classes(self) -> int:
-        """Number of classes."""
-        return len(self.label_names)
+        """Number of final outputs."""
+        return len(self.target)
+
+    def sample(self) -> dict[str, torch.Tensor]:
+        """Return the model's keyword arguments for one training example, on the CPU."""
+        return self.inputs["train"].batch(np.arange(1), None, torch.device("cpu"))
 
     def tell(self, line: str) -> None:
         """Tell the user, once for all processes."""
@@ -165,9 +187,12 @@ class Workbench:
         self._warn_of_statistics(model)
         compiled = torch.compile(model) if config.train.compile else model
         prepared, optimizer = self.accelerator.prepare(compiled, optimizers.build(groups, config.train))
-        objective = self.task.objective(inputs.labels, self.classes, config.train)
+        objective = self.problem.objective(inputs.labels, self.classes, config.train, self.outputs)
+        mixing = inputs.mixing if isinstance(inputs, ImageInputs) else None
         return Job(accelerator=self.accelerator, model=prepared, optimizer=optimizer, inputs=inputs,
-                   objective=objective, train=config.train, seed=config.seed, log_every=config.log.every)
+                   objective=objective if mixing is None else Mixed(objective, mixing), train=config.train,
+                   seed=config.seed, log_every=config.log.every,
+                   sampling=class_sampling(inputs.labels, config.train.sampling))
 
     def _warn_of_statistics(self, model: nn.Module) -> None:
         """BatchNorm is the one layer in which the examples of a forward pass see each other."""
@@ -185,7 +210,8 @@ class Workbench:
         names = list(dict.fromkeys([*names, best]))
 
         def score() -> dict[str, float]:
-            return self.task.score(predict_logits(model, inputs, self.accelerator), inputs.labels, names)
+            outputs = self.outputs.apply(predict_logits(model, inputs, self.accelerator))
+            return self.problem.score(outputs, inputs.labels, names)
 
         return callbacks.Validation(score, metric=best, direction=metrics.direction(best), store=store,
                                     history=history, every=self.config.train.evaluate_every,

@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 
 from tlhub import config
-from tlhub.config import SECTIONS, SHORT_OPTIONS, RunConfig, head_widths, replace
+from tlhub.config import PROBLEM_TYPES, SECTIONS, SHORT_OPTIONS, RunConfig, head_widths, replace
 from tlhub.errors import UsageError
 from tlhub.limits import NUMBERS
 from tlhub.registry import STRATEGIES, TASKS
@@ -17,10 +17,16 @@ def test_every_field_has_words_and_names_only_what_there_is():
         assert len(field.metadata["help"]) > 10, f"{section}.{field.name}"
         assert set(field.metadata["strategies"]) <= set(STRATEGIES.names()), f"{section}.{field.name}"
         assert set(field.metadata["tasks"]) <= set(TASKS.names()), f"{section}.{field.name}"
+        assert set(field.metadata["problems"]) <= set(PROBLEM_TYPES), f"{section}.{field.name}"
+        for other, values in (field.metadata["requires"], field.metadata["unless"]):
+            assert bool(other) == bool(values), f"{section}.{field.name}"
+            if other:
+                choices = {f"{part}.{one.name}": one.metadata["choices"] for part, one in FIELDS}[other]
+                assert not choices or set(values) <= set(choices), f"{section}.{field.name}"
 
 
 def test_defaults_are_among_the_choices():
-    checked = [field.default in field.metadata["choices"] for _, field in FIELDS if field.metadata["choices"]]
+    checked = [field.default in (None, *field.metadata["choices"]) for _, field in FIELDS if field.metadata["choices"]]
     assert len(checked) >= 6
     assert all(checked)
 

@@ -3,8 +3,9 @@ import logging
 import pytest
 import yaml
 
+from tlhub.config import replace
 from tlhub.errors import UsageError
-from tlhub.options import effective, flatten, from_kwargs, identity, parse
+from tlhub.options import check_problem, effective, flatten, from_kwargs, identity, parse
 
 BASE = ["text-classification", "--model", "m", "--data", "d"]
 RECIPE = {"task": "text-classification", "model": "m", "data": {"source": "d", "max_length": 64},
@@ -69,7 +70,7 @@ def test_what_is_written_reads_back(recipe):
     (["--strategy.rank", "16"], "'strategy.rank' (given: 16) has no effect with strategy 'full' (it has with: lora)"),
     (["--strategy", "lora", "--strategy.method", "ia3", "--strategy.rank", "4"], "with strategy.method 'ia3'"),
     (["--strategy", "linear_probe", "--epochs", "3"], "'train.epochs' (given: 3.0) has no effect with strategy"),
-    (["--data.flip", "false"], "has no effect with task 'text-classification' (it has with: image-classification)"),
+    (["--data.flip", "false"], "has no effect with task 'text-classification' (it has with: image-classification, "),
     (["--keyword", "marvin"], "'task_options.keyword' has no effect in task 'text-classification'"),
     (["--epochs", "0"], "'train.epochs' is 0.0; it has to be more than 0"),
     (["--model", ""], "no model is given"), (["--data", ""], "no data is given")])
@@ -80,7 +81,8 @@ def test_mistakes_of_the_command_line(words, message):
 
 
 def test_a_task_has_to_be_named():
-    with pytest.raises(UsageError, match="no task is given; valid: image-classification, text-classification"):
+    with pytest.raises(UsageError, match="no task is given; valid: image-classification, image-regression, "
+                                         "text-classification"):
         parse(["--model", "m"])
     with pytest.raises(UsageError, match="did you mean 'text-classification'"):
         from_kwargs("text-clasification", model="m", data="d")
@@ -129,3 +131,34 @@ def test_identity_leaves_out_how_it_is_computed():
     other = from_kwargs("text-classification", model="m", data="d", seed=1)
     assert identity(one) == identity(same)
     assert identity(one) != identity(other)
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    (["--data.mixup", "0.2", "--data.problem_type", "regression"],
+     "'data.mixup' (given: 0.2) has no effect with kind of target 'regression' (it has with: single_label"),
+    (["--train.focal_gamma", "3"], "'train.focal_gamma' (given: 3.0) has no effect with train.loss None (it has with: "
+                                   "focal)"),
+    (["--train.momentum", "0.5"], "has no effect with train.optimizer 'adamw' (it has with: sgd)"),
+    (["--model.activation", "gelu"], "has no effect with model.head 'linear'; leave it out"),
+    (["--data.randaugment_magnitude", "3"], "has no effect with data.randaugment 0; leave it out"),
+    (["--strategy.k", "3"], "has no effect with strategy 'full' (it has with: last_k)")])
+def test_options_that_wait_for_others(words, message):
+    images = ["image-classification", *BASE[1:]]
+    with pytest.raises(UsageError) as caught:
+        parse([*images, *words])
+    assert message in str(caught.value)
+
+
+def test_options_that_others_ask_for_are_taken():
+    config = parse(["image-classification", *BASE[1:], "--train.loss", "focal", "--train.focal_gamma", "3",
+                    "--train.optimizer", "sgd", "--train.momentum", "0.5", "--model.head", "8", "--model.activation",
+                    "gelu", "--data.randaugment", "2", "--data.randaugment_magnitude", "3"])
+    assert (config.train.focal_gamma, config.train.momentum, config.model.activation) == (3.0, 0.5, "gelu")
+
+
+def test_the_data_s_kind_of_target_is_checked_when_it_is_known():
+    config = parse(["text-classification", *BASE[1:], "--train.label_smoothing", "0.1"])
+    check_problem(replace(config, {"data.problem_type": "single_label_classification"}))
+    with pytest.raises(UsageError, match=r"'train.label_smoothing' \(given: 0.1\) has no effect with kind of target "
+                                         r"'multi_label_classification'"):
+        check_problem(replace(config, {"data.problem_type": "multi_label_classification"}))

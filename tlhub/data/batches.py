@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from tlhub.data.sampling import ClassSampling
 from tlhub.seeding import generator
 
 _BUCKET_BATCHES = 100
@@ -18,7 +19,7 @@ class Inputs(Protocol):
     """What a model is fed with: one split, ready for batches.
 
     Attributes:
-        labels: Targets, int64, shape (n,).
+        labels: Targets: classes, int64, shape (n,); several labels, bool, (n, c); or values, float64, (n, t).
         lengths: Length of each example in tokens, shape (n,), or None where all are equal.
     """
 
@@ -43,7 +44,7 @@ class ArrayInputs:
 
     Args:
         features: float32, shape (n, d).
-        labels: int64, shape (n,).
+        labels: Targets, of any kind.
     """
 
     def __init__(self, features: np.ndarray, labels: np.ndarray) -> None:
@@ -60,9 +61,9 @@ class ArrayInputs:
         return {"features": torch.from_numpy(np.ascontiguousarray(self.features[indices])).to(device)}
 
 
-def training_batches(count: int, lengths: np.ndarray | None, batch_size: int, *, seed: int,
-                     epoch: int) -> list[np.ndarray]:
-    """Return the global batches of one epoch, each example once; the last drawn may be smaller.
+def training_batches(count: int, lengths: np.ndarray | None, batch_size: int, *, seed: int, epoch: int,
+                     sampling: ClassSampling | None = None) -> list[np.ndarray]:
+    """Return the global batches of one epoch, each example once unless sampled; the last drawn may be smaller.
 
     Args:
         count: Number of examples.
@@ -70,12 +71,13 @@ def training_batches(count: int, lengths: np.ndarray | None, batch_size: int, *,
         batch_size: Examples in one optimizer step.
         seed: The run's seed.
         epoch: The epoch, from 0.
+        sampling: How often each class is drawn; None for every example once.
 
     Returns:
         Index arrays; within a batch sorted by length where lengths are given.
     """
     random = generator(seed, "order", epoch)
-    order = random.permutation(count)
+    order = random.permutation(count) if sampling is None else sampling.order(random)
     if lengths is None:
         return [order[start:start + batch_size] for start in range(0, count, batch_size)]
     batches = []

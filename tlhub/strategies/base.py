@@ -14,9 +14,11 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from tlhub.config import RunConfig
 from tlhub.data.batches import ArrayInputs, Inputs
+from tlhub.data.targets import Target
 from tlhub.errors import CheckpointError
 from tlhub.models.checkpoints import Checkpoint
 from tlhub.models.features import available_features
+from tlhub.models.outputs import IDENTITY, OutputMap
 from tlhub.models.probes import choose_features, ridge_loo
 
 
@@ -27,13 +29,25 @@ class Workbench(Protocol):
         config: The resolved configuration.
         checkpoint: The checkpoint, loaded.
         inputs: The splits: `train`, `validation` and, where the data has one, `test`.
-        classes: Number of classes.
+        target: What is predicted: the kind of target, and the names of its outputs.
+        outputs: From what a model is trained to give to its final outputs.
     """
 
     config: RunConfig
     checkpoint: Checkpoint
     inputs: Mapping[str, Inputs]
-    classes: int
+    target: Target
+
+    @property
+    def classes(self) -> int:
+        """Number of final outputs."""
+
+    @property
+    def outputs(self) -> OutputMap:
+        """From what a model is trained to give to its final outputs."""
+
+    def sample(self) -> dict[str, torch.Tensor]:
+        """Return the model's keyword arguments for one training example, on the CPU."""
 
     def features(self, kinds: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
         """Return the frozen checkpoint's features, kind -> split -> (n, d), computed once and cached."""
@@ -57,13 +71,15 @@ class Fitted:
 
     Attributes:
         model: The whole model, from the task's inputs to logits.
-        scorer: What computes the logits to be scored: the model, or its head alone where features are cached.
+        scorer: What computes the outputs to be scored: the model, or its head alone where features are cached.
         inputs: What the scorer reads, by split.
+        outputs: From what these give to the final outputs.
     """
 
     model: nn.Module
     scorer: nn.Module
     inputs: Mapping[str, Inputs]
+    outputs: OutputMap = IDENTITY
 
 
 class Strategy(ABC):
@@ -117,8 +133,8 @@ def probe_features(bench: Workbench) -> tuple[str, dict[str, np.ndarray]]:
     labels = bench.inputs["train"].labels
     results = {kind: ridge_loo(values["train"], labels, bench.classes) for kind, values in features.items()}
     kind = choose_features(results)
-    bench.tell("features by leave-one-out: " + ", ".join(
-        f"{name} {result.accuracy:.4f}" for name, result in results.items()) + f"; {kind} is used")
+    bench.tell(f"features by leave-one-out {results[kind].measure}: " + ", ".join(
+        f"{name} {result.score:.4f}" for name, result in results.items()) + f"; {kind} is used")
     return kind, features[kind]
 
 

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tlhub.tasks.image_classification import ImageClassification as ImageClassification
+    from tlhub.tasks.image_regression import ImageRegression as ImageRegression
     from tlhub.tasks.text_classification import TextClassification as TextClassification
 
-__all__ = ["ImageClassification", "TextClassification"]
+__all__ = ["ImageClassification", "ImageRegression", "TextClassification"]
 
 
 def __getattr__(name: str) -> Any:

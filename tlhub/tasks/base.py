@@ -1,4 +1,4 @@
-"""What a task is, and what the classification tasks share."""
+"""What a task is."""
 
 from __future__ import annotations
 
@@ -8,30 +8,32 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tlhub.config import RunConfig, TrainConfig
+from tlhub.config import RunConfig
 from tlhub.data.batches import Inputs
+from tlhub.data.image import ImageInputs
 from tlhub.data.prepare import Examples
-from tlhub.evaluation import metrics
-from tlhub.evaluation.baselines import majority
-from tlhub.training.objectives import CrossEntropy, Objective, balanced_weights
+from tlhub.data.sources import list_images
+from tlhub.problems import PROBLEMS, Problem
 
 
 class Task(ABC):
-    """What is predicted from what, and how it is scored.
+    """What is predicted from what.
 
     Attributes:
         modality: What the data layer reads: `image` or `text`.
+        problems: The kinds of target, by transformers' problem types; where the data do not tell, the first.
         auto_model: The transformers class that loads a checkpoint with its head.
         auto_processor: The transformers class that loads what prepares the inputs.
-        metrics: The metrics of a report.
-        best: The metric that chooses the best epoch on validation.
     """
 
     modality: ClassVar[str]
+    problems: ClassVar[tuple[str, ...]]
     auto_model: ClassVar[str]
     auto_processor: ClassVar[str]
-    metrics: ClassVar[tuple[str, ...]]
-    best: ClassVar[str]
+
+    def problem(self, problem_type: str) -> Problem:
+        """Return how a kind of target is trained towards, scored and told."""
+        return PROBLEMS[problem_type]()
 
     @abstractmethod
     def inputs(self, examples: Examples, processor: Any, config: RunConfig, *, fingerprint: str) -> Inputs:
@@ -45,50 +47,37 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def read(self, values: Sequence[str]) -> Examples:
-        """Return what a user asked a prediction for as examples without labels."""
+    def read(self, values: Sequence[Any], *, pairs: bool) -> Examples:
+        """Return what a user asked a prediction for as examples without labels.
 
-    @abstractmethod
-    def objective(self, labels: np.ndarray, classes: int, train: TrainConfig) -> Objective:
-        """Return the loss over the training split."""
-
-    @abstractmethod
-    def score(self, logits: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> dict[str, float]:
-        """Return metrics by name for logits (n, c) and labels (n,)."""
-
-    @abstractmethod
-    def baselines(self, train_labels: np.ndarray, labels: np.ndarray, names: Sequence[str],
-                  classes: int) -> dict[str, dict[str, float]]:
-        """Return what can be reached without looking at the inputs."""
-
-    @abstractmethod
-    def predictions(self, logits: np.ndarray, label_names: Sequence[str]) -> list[dict[str, Any]]:
-        """Return one plain dictionary for each row of logits (n, c)."""
+        Args:
+            values: Files, folders or texts, as the task reads them.
+            pairs: Whether the run was trained on pairs.
+        """
 
 
-class Classification(Task):
-    """One label out of several."""
+class ImageTask(Task):
+    """Something about pictures, with any `AutoModelForImageClassification` checkpoint."""
 
-    metrics: ClassVar[tuple[str, ...]] = ("accuracy", "precision_macro", "recall_macro", "f1_macro", "ece", "loss")
-    best: ClassVar[str] = "accuracy"
+    modality: ClassVar[str] = "image"
+    auto_model: ClassVar[str] = "AutoModelForImageClassification"
+    auto_processor: ClassVar[str] = "AutoImageProcessor"
 
-    def objective(self, labels: np.ndarray, classes: int, train: TrainConfig) -> Objective:
-        """Return cross-entropy with the run's class weights and label smoothing."""
-        weights = balanced_weights(labels, classes) if train.class_weights == "balanced" else None
-        return CrossEntropy(labels, class_weights=weights, label_smoothing=train.label_smoothing)
+    def inputs(self, examples: Examples, processor: Any, config: RunConfig, *, fingerprint: str) -> Inputs:
+        """Return pictures, decoded and resized once."""
+        return ImageInputs(examples, processor, fingerprint=fingerprint, data=config.data, seed=config.seed,
+                           workers=config.launch.workers)
 
-    def score(self, logits: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> dict[str, float]:
-        """Return metrics by name for logits (n, classes) and labels (n,)."""
-        return metrics.compute(names, logits, labels)
+    def read(self, values: Sequence[Any], *, pairs: bool) -> Examples:
+        """Return picture files; a folder stands for the pictures in it.
 
-    def baselines(self, train_labels: np.ndarray, labels: np.ndarray, names: Sequence[str],
-                  classes: int) -> dict[str, dict[str, float]]:
-        """Return the scores of always answering the most frequent class."""
-        return {"majority": majority(train_labels, labels, names, classes)}
+        Raises:
+            DataError: A file is not there, or a folder holds no pictures.
+        """
+        files = [file for value in values for file in list_images(value)]
+        return unlabelled(files, files)
 
-    def predictions(self, logits: np.ndarray, label_names: Sequence[str]) -> list[dict[str, Any]]:
-        """Return label, score and all scores (softmax) of each row."""
-        shifted = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-        rows = shifted / shifted.sum(axis=1, keepdims=True)
-        return [{"label": label_names[int(row.argmax())], "score": float(row.max()),
-                 "scores": dict(zip(label_names, row.tolist(), strict=True))} for row in rows]
+
+def unlabelled(inputs: Sequence[Any], ids: Sequence[str]) -> Examples:
+    """Return examples whose labels say nothing."""
+    return Examples(inputs=inputs, labels=np.zeros(len(inputs), dtype=np.int64), ids=ids, groups=None)

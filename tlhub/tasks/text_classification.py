@@ -1,4 +1,4 @@
-"""Text classification: one label for each text."""
+"""Text classification: one label for each text or pair of texts, or several, or values."""
 
 from __future__ import annotations
 
@@ -7,25 +7,27 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
-
-from tlhub.config import RunConfig
+from tlhub.config import MULTI_LABEL, REGRESSION, SINGLE_LABEL, RunConfig
 from tlhub.data.batches import Inputs
 from tlhub.data.prepare import Examples
 from tlhub.data.sources import read_lines
-from tlhub.data.text import TextInputs
+from tlhub.data.text import TextInputs, read_pair
 from tlhub.errors import DataError
 from tlhub.registry import TASKS
-from tlhub.tasks.base import Classification
+from tlhub.tasks.base import Task, unlabelled
 
 _LONGEST_PATH = 4096
 
 
 @TASKS.register("text-classification")
-class TextClassification(Classification):
-    """Texts to classes, with any `AutoModelForSequenceClassification` checkpoint, encoder or decoder."""
+class TextClassification(Task):
+    """Texts or pairs of them to classes or values.
+
+    Any `AutoModelForSequenceClassification` checkpoint will do, encoder or decoder.
+    """
 
     modality: ClassVar[str] = "text"
+    problems: ClassVar[tuple[str, ...]] = (SINGLE_LABEL, MULTI_LABEL, REGRESSION)
     auto_model: ClassVar[str] = "AutoModelForSequenceClassification"
     auto_processor: ClassVar[str] = "AutoTokenizer"
 
@@ -33,18 +35,26 @@ class TextClassification(Classification):
         """Return texts, tokenised once."""
         return TextInputs(examples, processor, max_length=config.data.max_length)
 
-    def read(self, values: Sequence[str]) -> Examples:
-        """Return the texts; the name of a file stands for its lines.
+    def read(self, values: Sequence[Any], *, pairs: bool) -> Examples:
+        """Return the texts; the name of a file stands for its lines. A pair is a tuple, or has a tab between.
 
         Raises:
-            DataError: A file cannot be read, or what looks like one is not there.
+            DataError: A file cannot be read, what looks like one is not there, or a pair is not one.
         """
-        texts: list[str] = []
+        texts: list[Any] = []
         for value in values:
-            path = Path(value) if len(value) < _LONGEST_PATH and "\n" not in value else None
-            if path is not None and os.sep in value and path.is_dir():
-                raise DataError(f"'{value}' is a folder; give texts, or files with a text in each line")
-            if path is not None and path.suffix == ".txt" and not path.exists() and len(value.split()) == 1:
-                raise DataError(f"'{value}' is no file; check the path")
-            texts += read_lines(path) if path is not None and path.is_file() else [value]
-        return Examples(inputs=texts, labels=np.zeros(len(texts), dtype=np.int64), ids=texts, groups=None)
+            texts += [value] if isinstance(value, tuple) else _texts(value)
+        if pairs:
+            texts = [text if isinstance(text, tuple) else read_pair(text) for text in texts]
+        elif wrong := [text for text in texts if isinstance(text, tuple)]:
+            raise DataError(f"{wrong[0]!r} is a pair, and the run was trained on single texts; give one text")
+        return unlabelled(texts, ["\t".join(text) if isinstance(text, tuple) else text for text in texts])
+
+
+def _texts(value: str) -> list[str]:
+    path = Path(value) if len(value) < _LONGEST_PATH and "\n" not in value else None
+    if path is not None and os.sep in value and path.is_dir():
+        raise DataError(f"'{value}' is a folder; give texts, or files with a text in each line")
+    if path is not None and path.suffix == ".txt" and not path.exists() and len(value.split()) == 1:
+        raise DataError(f"'{value}' is no file; check the path")
+    return read_lines(path) if path is not None and path.is_file() else [value]

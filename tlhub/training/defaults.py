@@ -8,6 +8,9 @@ from typing import Any
 
 from tlhub.config import RunConfig, replace
 
+CACHING = ("head", "last_k")
+"""Strategies that compute what is frozen once, where no augmentation changes the inputs."""
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -18,8 +21,10 @@ class Facts:
         text: Whether the inputs are texts (otherwise pictures).
         convolutional: Whether the backbone is a convolutional network.
         hidden: Width of the backbone's output.
-        metrics: Metrics of the task.
-        best: The task's metric that chooses the best epoch.
+        metrics: Metrics of the kind of target.
+        best: Its metric that chooses the best epoch.
+        problem_type: The kind of target.
+        loss: The loss for it.
     """
 
     examples: int
@@ -28,6 +33,8 @@ class Facts:
     hidden: int
     metrics: tuple[str, ...]
     best: str
+    problem_type: str
+    loss: str
 
 
 @dataclass(frozen=True)
@@ -58,8 +65,10 @@ def resolve(config: RunConfig, facts: Facts) -> tuple[RunConfig, list[Default]]:
             config = replace(config, {name: value})
             chosen.append(Default(name, value, reason))
 
-    choose("evaluate.metrics", list(facts.metrics), "the task's metrics")
-    choose("evaluate.best", facts.best, "the task's metric for choosing")
+    if not config.task.endswith("-regression"):
+        choose("data.problem_type", facts.problem_type, "the labels")
+    choose("evaluate.metrics", list(facts.metrics), "the metrics of this kind of target")
+    choose("evaluate.best", facts.best, "its metric for choosing")
     if config.strategy.name != "linear_probe":
         _resolve_training(config, facts, choose)
     return config, chosen
@@ -68,10 +77,13 @@ def resolve(config: RunConfig, facts: Facts) -> tuple[RunConfig, list[Default]]:
 def _resolve_training(config: RunConfig, facts: Facts, choose: Callable[[str, Any, str], None]) -> None:
     strategy = config.strategy.name
     if not facts.text:
-        trains_backbone = strategy != "head"
-        reason = "the backbone is trained" if trains_backbone else "off, so that features can be cached"
-        choose("data.flip", trains_backbone, reason)
-        choose("data.crop", trains_backbone, reason)
+        varied = strategy not in CACHING
+        reason = "the backbone is trained" if varied else "off, so that what is frozen can be computed once"
+        choose("data.flip", varied, reason)
+        choose("data.crop", "resized" if varied else "none", reason)
+    if strategy == "gradual_unfreezing":
+        choose("strategy.layer_decay", 0.8, "lower blocks hold what is more general, and move less")
+    choose("train.loss", facts.loss, "the kind of target")
     batch_size = config.train.batch_size or _batch_size(facts, strategy)
     choose("train.batch_size", batch_size, f"{facts.examples} training examples")
     if config.train.max_steps is None:
@@ -79,8 +91,15 @@ def _resolve_training(config: RunConfig, facts: Facts, choose: Callable[[str, An
         choose("train.epochs", epochs, f"{facts.examples} training examples, strategy {strategy}")
     rate, reason = _learning_rate(facts, strategy)
     choose("train.learning_rate", rate, reason)
-    choose("train.weight_decay", 0.05 if strategy == "scratch" or not facts.text else 0.01,
-           "images or fresh weights" if strategy == "scratch" or not facts.text else "texts")
+    choose("train.weight_decay", *_weight_decay(config, facts))
+
+
+def _weight_decay(config: RunConfig, facts: Facts) -> tuple[float, str]:
+    if config.train.optimizer != "adamw":
+        return 0.0, f"{config.train.optimizer} would mix it with the gradient"
+    if config.strategy.name == "scratch" or not facts.text:
+        return 0.05, "images or fresh weights"
+    return 0.01, "texts"
 
 
 def _batch_size(facts: Facts, strategy: str) -> int:

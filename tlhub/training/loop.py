@@ -14,6 +14,7 @@ from torch import nn
 
 from tlhub.config import TrainConfig
 from tlhub.data.batches import Inputs, micro_batches, share, training_batches
+from tlhub.data.sampling import ClassSampling
 from tlhub.errors import TlhubError
 from tlhub.seeding import derive
 from tlhub.training.objectives import Objective
@@ -33,6 +34,7 @@ class Job:
         train: Batch size, schedule, limits; resolved.
         seed: The run's seed.
         log_every: Steps between reports of the loss.
+        sampling: How often each class is drawn; None for every example once an epoch.
     """
 
     accelerator: Accelerator
@@ -43,6 +45,7 @@ class Job:
     train: TrainConfig
     seed: int
     log_every: int
+    sampling: ClassSampling | None = None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -179,7 +182,7 @@ def _remaining_batches(job: Job, step: int) -> Iterator[tuple[int, np.ndarray]]:
     while step < job.total_steps:
         epoch, first = divmod(step, job.steps_per_epoch)
         batches = training_batches(len(job.inputs), job.inputs.lengths, job.train.batch_size, seed=job.seed,
-                                   epoch=epoch)
+                                   epoch=epoch, sampling=job.sampling)
         for batch in batches[first:first + job.total_steps - step]:
             yield epoch, batch
             step += 1
@@ -197,7 +200,7 @@ def _compute_gradients(job: Job, step: int, epoch: int, batch: np.ndarray) -> to
     accelerator = job.accelerator
     # Dropout is a function of (seed, step, process), so resuming needs no generator's state.
     torch.manual_seed(derive(job.seed, "dropout", step, accelerator.process_index))
-    total = job.objective.weight(batch)
+    total = job.objective.weight(batch, epoch)
     mine = share(batch, accelerator.process_index, accelerator.num_processes)
     # A process without examples takes part with one that counts nothing, since the others wait for its gradients.
     scale, parts = (1.0 / total, micro_batches(mine, job.train.micro_batch_size)) if len(mine) else (0.0, [batch[:1]])
@@ -205,7 +208,7 @@ def _compute_gradients(job: Job, step: int, epoch: int, batch: np.ndarray) -> to
     for number, part in enumerate(parts, start=1):
         with nullcontext() if number == len(parts) else accelerator.no_sync(job.model):
             output = job.model(**job.inputs.batch(part, epoch, accelerator.device))
-            loss = job.objective.loss(output, part) * scale
+            loss = job.objective.loss(output, part, epoch) * scale
             # Gradients are averaged over processes; the loss is already divided by the whole batch's weight.
             accelerator.backward(loss * accelerator.num_processes)
         loss_sum += loss.detach()
@@ -216,10 +219,14 @@ def _apply_gradients(job: Job) -> torch.Tensor:
     """Step the optimizer unless the gradient is not finite, decided on the device; return the gradient's norm."""
     norm = job.accelerator.clip_grad_norm_(job.parameters, job.train.clip_norm or float("inf"))
     assert norm is not None
-    if job.accelerator.scaler is None:
+    inner = job.optimizer.optimizer
+    fused = bool(inner.defaults.get("fused"))
+    if job.accelerator.scaler is None and fused:
         # Fused optimizers change nothing where `found_inf` is 1, as they do under a gradient scaler.
-        job.optimizer.optimizer.found_inf = (~torch.isfinite(norm)).float()
-    job.optimizer.step()
+        inner.found_inf = (~torch.isfinite(norm)).float()
+    # The others have to wait for the host's answer.
+    if fused or job.accelerator.scaler is not None or bool(torch.isfinite(norm)):
+        job.optimizer.step()
     job.optimizer.zero_grad()
     detached: torch.Tensor = norm.detach()
     return detached

@@ -45,10 +45,17 @@ def parameter_groups(model: nn.Module, train: TrainConfig, *, layer_decay: float
 
 
 def build(groups: list[dict[str, Any]], train: TrainConfig) -> torch.optim.Optimizer:
-    """Return the optimizer, fused: its step can be skipped on the device without asking the host."""
+    """Return the optimizer; fused where torch has it, whose step can be skipped on the device without asking the host.
+
+    RMSprop averages squared gradients over ten steps (decay 0.9), as Hinton proposed it and Keras has it.
+    """
+    rate = train.learning_rate or 0.0
     if train.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=train.learning_rate or 0.0, momentum=0.9, fused=True)
-    return torch.optim.AdamW(groups, lr=train.learning_rate or 0.0, betas=(0.9, 0.999), fused=True)
+        return torch.optim.SGD(groups, lr=rate, momentum=train.momentum, fused=True)
+    if train.optimizer == "rmsprop":
+        return torch.optim.RMSprop(groups, lr=rate, alpha=0.9, eps=1e-7)
+    kind = torch.optim.Adam if train.optimizer == "adam" else torch.optim.AdamW
+    return kind(groups, lr=rate, betas=(0.9, 0.999), fused=True)
 
 
 def learning_rate_factor(step: int, total_steps: int, train: TrainConfig) -> float:

@@ -6,12 +6,13 @@ import dataclasses
 
 import pytest
 
-from tlhub.config import RunConfig, replace
+from tlhub.config import SINGLE_LABEL, RunConfig, replace
 from tlhub.options import effective, why_without_effect
 from tlhub.registry import STRATEGIES, TASKS
 from tlhub.training.defaults import Facts, resolve
 
-FACTS = Facts(examples=5000, text=True, convolutional=False, hidden=768, metrics=("accuracy", "loss"), best="accuracy")
+FACTS = Facts(examples=5000, text=True, convolutional=False, hidden=768, metrics=("accuracy", "loss"), best="accuracy",
+              problem_type=SINGLE_LABEL, loss="cross_entropy")
 
 
 def config(strategy: str, task: str = "text-classification", **values: object) -> RunConfig:
@@ -22,7 +23,8 @@ def test_what_the_user_gave_is_kept() -> None:
     given = config("full", **{"train.learning_rate": 0.5, "train.epochs": 7.0, "evaluate.best": "loss"})
     resolved, chosen = resolve(given, FACTS)
     assert (resolved.train.learning_rate, resolved.train.epochs, resolved.evaluate.best) == (0.5, 7.0, "loss")
-    assert {default.name for default in chosen} == {"evaluate.metrics", "train.batch_size", "train.weight_decay"}
+    assert {default.name for default in chosen} == {"evaluate.metrics", "data.problem_type", "train.batch_size",
+                                                    "train.weight_decay", "train.loss"}
     assert all(default.reason for default in chosen)
 
 
@@ -36,12 +38,12 @@ def test_resolving_twice_changes_nothing() -> None:
             assert once == twice
             assert not chosen
             seen += 1
-    assert seen == 10
+    assert seen == len(STRATEGIES.names()) * len(TASKS.names()) == 24
 
 
 def test_only_fields_with_an_effect_are_filled_in() -> None:
     resolved, chosen = resolve(config("linear_probe"), FACTS)
-    assert {default.name for default in chosen} == {"evaluate.metrics", "evaluate.best"}
+    assert {default.name for default in chosen} == {"data.problem_type", "evaluate.metrics", "evaluate.best"}
     assert "learning_rate" not in effective(resolved)["train"]
     for strategy in STRATEGIES.names():
         _, chosen = resolve(config(strategy), FACTS)
@@ -62,7 +64,20 @@ def test_small_data_gets_small_batches(examples: int, batch_size: int) -> None:
     assert resolved.train.batch_size == batch_size
 
 
-def test_augmentation_is_off_where_features_are_cached() -> None:
-    facts = dataclasses.replace(FACTS, text=False)
-    assert resolve(config("head", "image-classification"), facts)[0].data.flip is False
-    assert resolve(config("full", "image-classification"), facts)[0].data.crop is True
+def test_decay_that_an_optimizer_would_mix_with_the_gradient_is_off() -> None:
+    for optimizer, decay in (("adamw", 0.01), ("adam", 0.0), ("sgd", 0.0), ("rmsprop", 0.0)):
+        resolved, _ = resolve(config("full", **{"train.optimizer": optimizer}), FACTS)
+        assert resolved.train.weight_decay == decay
+
+
+def test_what_is_frozen_is_computed_once_unless_the_user_wants_augmentation() -> None:
+    pictures = dataclasses.replace(FACTS, text=False)
+    found = {}
+    for strategy in STRATEGIES.names():
+        resolved, _ = resolve(config(strategy, "image-classification"), pictures)
+        found[strategy] = (resolved.data.flip, resolved.data.crop)
+    still = {strategy for strategy, views in found.items() if views == (False, "none")}
+    assert still == {"head", "last_k"}
+    assert {views for strategy, views in found.items() if strategy not in still} == {(True, "resized"), (None, None)}
+    resolved, _ = resolve(config("last_k", "image-classification", **{"data.flip": True}), pictures)
+    assert (resolved.data.flip, resolved.data.crop) == (True, "none")

@@ -124,6 +124,18 @@ def test_a_step_that_is_not_finite_changes_no_weight_and_is_counted() -> None:
     assert all(torch.isfinite(value).all() for value in job.model.state_dict().values())
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "rmsprop", "adam"])
+def test_no_optimizer_moves_a_weight_in_a_step_that_is_not_finite(optimizer: str) -> None:
+    inputs = data()
+    inputs.features[:] = np.nan
+    job = make_job(inputs, epochs=1.0, optimizer=optimizer, max_bad_steps=100)
+    before = copy.deepcopy(job.model.state_dict())
+    assert train(job, Progress(), []).bad_steps == 7
+    assert all(torch.equal(value, before[name]) for name, value in job.model.state_dict().items())
+    run = losses(make_job(data(), epochs=8.0, optimizer=optimizer))
+    assert np.mean(run[-7:]) < np.mean(run[:7]) - 0.01
+
+
 def test_too_many_bad_steps_end_the_run_with_advice() -> None:
     inputs = data()
     inputs.features[:] = np.nan

@@ -1,0 +1,169 @@
+"""Kinds of target, by transformers' problem types: how each is trained towards, scored and told."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from tlhub.config import MULTI_LABEL, REGRESSION, SINGLE_LABEL, RunConfig, TrainConfig
+from tlhub.errors import UsageError
+from tlhub.evaluation import baselines, metrics
+from tlhub.models.outputs import IDENTITY, OutputMap, one_sigmoid, standardising
+from tlhub.training.objectives import (
+    CrossEntropy,
+    ExampleLoss,
+    LabelsCrossEntropy,
+    TargetError,
+    balanced_weights,
+    log_prior,
+    positive_weights,
+)
+
+
+class Problem(ABC):
+    """A kind of target.
+
+    Attributes:
+        losses: The accepted values of `train.loss`, the default first.
+        metrics: The metrics of a report.
+        best: The metric that chooses the best epoch on validation.
+    """
+
+    losses: ClassVar[tuple[str, ...]]
+    metrics: ClassVar[tuple[str, ...]]
+    best: ClassVar[str]
+
+    def check(self, config: RunConfig, names: Sequence[str]) -> None:
+        """Refuse options that do not fit this kind of target, or these names of its outputs.
+
+        Raises:
+            UsageError: One does not fit.
+        """
+        if config.train.loss not in (None, *self.losses):
+            raise UsageError(f"--train.loss {config.train.loss!r} is no loss for this kind of target; take one of: "
+                             f"{', '.join(self.losses)}")
+        if config.model.sigmoid and len(names) != 2:
+            raise UsageError(f"--model.sigmoid tells two classes apart, and the data have {len(names)}; leave it out")
+
+    def outputs(self, labels: np.ndarray, config: RunConfig, *, centre: bool) -> OutputMap:
+        """Return the map from what the model is trained to give to its final outputs.
+
+        Args:
+            labels: Of the training split.
+            config: The run.
+            centre: Whether the model's last layer has a bias.
+        """
+        return one_sigmoid() if config.model.sigmoid else IDENTITY
+
+    @abstractmethod
+    def objective(self, labels: np.ndarray, classes: int, train: TrainConfig, outputs: OutputMap) -> ExampleLoss:
+        """Return the loss of the training split's examples.
+
+        Args:
+            labels: Of the training split.
+            classes: Number of final outputs.
+            train: The loss and its settings.
+            outputs: The space that the model is trained in.
+        """
+
+    @abstractmethod
+    def baselines(self, train_labels: np.ndarray, labels: np.ndarray, names: Sequence[str],
+                  classes: int) -> dict[str, dict[str, float]]:
+        """Return what can be reached without looking at the inputs: scores by baseline and metric."""
+
+    @abstractmethod
+    def predictions(self, outputs: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:
+        """Return one plain dictionary for each row of final outputs (n, c)."""
+
+    def score(self, outputs: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> dict[str, float]:
+        """Return metrics by name for final outputs (n, c)."""
+        return metrics.compute(names, outputs, labels)
+
+
+class SingleLabel(Problem):
+    """One class out of several; labels int64, shape (n,)."""
+
+    losses: ClassVar[tuple[str, ...]] = ("cross_entropy", "focal")
+    metrics: ClassVar[tuple[str, ...]] = ("accuracy", "precision_macro", "recall_macro", "f1_macro", "ece", "loss")
+    best: ClassVar[str] = "accuracy"
+
+    def objective(self, labels: np.ndarray, classes: int, train: TrainConfig, outputs: OutputMap) -> ExampleLoss:
+        """Return cross-entropy with the run's class weights, smoothing, focus and prior."""
+        return CrossEntropy(
+            labels, class_weights=balanced_weights(labels, classes) if train.class_weights == "balanced" else None,
+            label_smoothing=train.label_smoothing, focal_gamma=train.focal_gamma if train.loss == "focal" else 0.0,
+            prior=train.logit_adjustment * log_prior(labels, classes) if train.logit_adjustment else None)
+
+    def baselines(self, train_labels: np.ndarray, labels: np.ndarray, names: Sequence[str],
+                  classes: int) -> dict[str, dict[str, float]]:
+        """Return the scores of always answering the most frequent class."""
+        return {"majority": baselines.majority(train_labels, labels, names, classes)}
+
+    def predictions(self, outputs: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:
+        """Return label, score and all scores (softmax) of each row."""
+        shifted = np.exp(outputs.astype(np.float64) - outputs.max(axis=1, keepdims=True))
+        rows = shifted / shifted.sum(axis=1, keepdims=True)
+        return [{"label": names[int(row.argmax())], "score": float(row.max()),
+                 "scores": dict(zip(names, row.tolist(), strict=True))} for row in rows]
+
+
+class MultiLabel(Problem):
+    """Any number of labels; labels bool, shape (n, c)."""
+
+    losses: ClassVar[tuple[str, ...]] = ("cross_entropy", "focal")
+    metrics: ClassVar[tuple[str, ...]] = ("accuracy", "precision_macro", "recall_macro", "f1_macro", "f1_micro", "ece",
+                                          "loss")
+    best: ClassVar[str] = "f1_macro"
+
+    def objective(self, labels: np.ndarray, classes: int, train: TrainConfig, outputs: OutputMap) -> ExampleLoss:
+        """Return binary cross-entropy with the run's weights and focus."""
+        return LabelsCrossEntropy(
+            labels, positive_weights=positive_weights(labels) if train.class_weights == "balanced" else None,
+            focal_gamma=train.focal_gamma if train.loss == "focal" else 0.0)
+
+    def baselines(self, train_labels: np.ndarray, labels: np.ndarray, names: Sequence[str],
+                  classes: int) -> dict[str, dict[str, float]]:
+        """Return the scores of always answering the labels that most training examples have."""
+        return {"majority": baselines.majority(train_labels, labels, names, classes)}
+
+    def predictions(self, outputs: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:
+        """Return the labels above one half, the probability of just these (taken as independent), and all scores."""
+        rows = 1 / (1 + np.exp(-outputs.astype(np.float64)))
+        return [{"label": [name for name, value in zip(names, row, strict=True) if value > 0.5],
+                 "score": float(np.maximum(row, 1 - row).prod()),
+                 "scores": dict(zip(names, row.tolist(), strict=True))} for row in rows]
+
+
+class Regression(Problem):
+    """One value or several; labels float64, shape (n, t)."""
+
+    losses: ClassVar[tuple[str, ...]] = ("mse", "huber")
+    metrics: ClassVar[tuple[str, ...]] = ("mae", "rmse", "r2", "pearson")
+    best: ClassVar[str] = "rmse"
+
+    def outputs(self, labels: np.ndarray, config: RunConfig, *, centre: bool) -> OutputMap:
+        """Return the map from standardised targets to their own units."""
+        return standardising(labels, centre=centre)
+
+    def objective(self, labels: np.ndarray, classes: int, train: TrainConfig, outputs: OutputMap) -> ExampleLoss:
+        """Return squared or Huber's error of the standardised targets."""
+        return TargetError(outputs.standardise(labels),
+                           huber_delta=train.huber_delta if train.loss == "huber" else None)
+
+    def baselines(self, train_labels: np.ndarray, labels: np.ndarray, names: Sequence[str],
+                  classes: int) -> dict[str, dict[str, float]]:
+        """Return the scores of always answering the training examples' mean."""
+        return {"mean": baselines.mean(train_labels, labels, names)}
+
+    def predictions(self, outputs: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:
+        """Return the value of each row, or the values by name where there are several targets."""
+        if len(names) == 1:
+            return [{"value": float(row[0])} for row in outputs]
+        return [{"value": dict(zip(names, map(float, row), strict=True))} for row in outputs]
+
+
+PROBLEMS: dict[str, type[Problem]] = {SINGLE_LABEL: SingleLabel, MULTI_LABEL: MultiLabel, REGRESSION: Regression}
+"""The kinds of target by problem type."""
