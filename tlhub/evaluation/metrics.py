@@ -1,7 +1,6 @@
 """The metrics that tlhub ships, as modules of `evaluate` that need no network.
 
-Each is an `evaluate.Metric`: it works alone, in `evaluate.combine([...])` and in `evaluate.evaluator(...)`. Those of
-classifiers take classes (n,) or logits (n, c) as predictions; `ece` and `loss` need logits.
+Each is an `evaluate.Metric`: it works alone, in `evaluate.combine([...])` and in `evaluate.evaluator(...)`.
 """
 
 from __future__ import annotations
@@ -15,132 +14,152 @@ import numpy as np
 
 from tlhub.errors import UsageError, nearest
 from tlhub.evaluation import measures
-from tlhub.evaluation.measures import ClassOutcome, ValueOutcome
+from tlhub.evaluation.outcomes import ClassOutcome, LabelsOutcome, Outcome, ValueOutcome, outcome_of
 
-_CLASSES = datasets.Features({"predictions": datasets.Value("int64"), "references": datasets.Value("int64")})
-_LOGITS = datasets.Features({"predictions": datasets.List(datasets.Value("float64")),
-                             "references": datasets.Value("int64")})
-_VALUES = datasets.Features({"predictions": datasets.Value("float64"), "references": datasets.Value("float64")})
+_NUMBER, _CLASS = datasets.Value("float64"), datasets.Value("int64")
+_ROW = datasets.List(_NUMBER)
+_CLASSES = datasets.Features({"predictions": _CLASS, "references": _CLASS})
+_LOGITS = datasets.Features({"predictions": _ROW, "references": _CLASS})
+_ROWS = datasets.Features({"predictions": _ROW, "references": _ROW})
+_VALUES = datasets.Features({"predictions": _NUMBER, "references": _NUMBER})
+_WORDS = {ClassOutcome: "classes", LabelsOutcome: "several labels", ValueOutcome: "values"}
 _LOWER_IS_BETTER = frozenset({"ece", "loss", "mae", "rmse", "mse", "perplexity", "bits_per_byte", "wer", "cer",
                               "brier_score"})
 
 
-class ClassificationMetric(evaluate.Metric):  # type: ignore[misc]
-    """A metric of predicted classes; predictions are classes (n,) or logits (n, c), references classes (n,)."""
+class Metric(evaluate.Metric):  # type: ignore[misc]
+    """A metric of tlhub; what it takes follows from the kinds of outcome that it is defined for.
 
-    measure: ClassVar[staticmethod[[ClassOutcome], np.ndarray]]
+    Classes: predictions are classes (n,) or logits (n, c), references classes (n,). Several labels: predictions are 0
+    and 1 or logits (n, c), references 0 and 1 (n, c). Values: both are numbers (n,), or (n, t) with t targets.
+
+    Attributes:
+        measure: What it computes of an outcome.
+        kinds: The kinds of outcome.
+        needs_logits: Whether classes, or 0 and 1 for labels, are not enough as predictions.
+    """
+
+    measure: ClassVar[staticmethod[[Any], np.ndarray]]
+    kinds: ClassVar[tuple[type[Outcome], ...]]
     needs_logits: ClassVar[bool] = False
 
     def _info(self) -> evaluate.MetricInfo:
-        words = "predictions: logits, one row an example" if self.needs_logits else \
-            "predictions: classes, or logits with one row an example"
-        features = [_LOGITS] if self.needs_logits else [_CLASSES, _LOGITS]
+        features = []
+        if ClassOutcome in self.kinds:
+            features += [_LOGITS] if self.needs_logits else [_CLASSES, _LOGITS]
+        if ValueOutcome in self.kinds:
+            features.append(_VALUES)
+        if LabelsOutcome in self.kinds or ValueOutcome in self.kinds:
+            features.append(_ROWS)
         return evaluate.MetricInfo(description=str(type(self).__doc__), citation="", features=features,
-                                   inputs_description=f"{words}; references: classes.")
+                                   inputs_description=str(Metric.__doc__))
 
-    def _compute(self, *, predictions: list[Any], references: list[int],
+    def _compute(self, *, predictions: list[Any], references: list[Any],
                  classes: int | None = None) -> dict[str, float]:
-        labels = np.asarray(references, dtype=np.int64)
-        array = np.asarray(predictions)
-        if array.ndim > 1:
-            outcome = ClassOutcome.from_logits(array, labels)
-        else:
-            size = classes or 1 + int(max(array.max(), labels.max(), 1))
-            outcome = ClassOutcome(labels, array.astype(np.int64), np.ones(len(array)), np.zeros(len(array)), size)
+        outcome = _outcome_of_lists(self, np.asarray(predictions), np.asarray(references), classes)
         return {self.name: float(type(self).measure(outcome))}
 
 
-class RegressionMetric(evaluate.Metric):  # type: ignore[misc]
-    """A metric of predicted values; predictions and references are numbers (n,)."""
-
-    measure: ClassVar[staticmethod[[ValueOutcome], np.ndarray]]
-
-    def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(description=str(type(self).__doc__), citation="", features=_VALUES,
-                                   inputs_description="predictions: numbers; references: numbers.")
-
-    def _compute(self, *, predictions: list[float], references: list[float]) -> dict[str, float]:
-        outcome = ValueOutcome(np.asarray(references, dtype=np.float64), np.asarray(predictions, dtype=np.float64))
-        return {self.name: float(type(self).measure(outcome))}
-
-
-class Accuracy(ClassificationMetric):
-    """Share of right predictions."""
+class Accuracy(Metric):
+    """Share of right predictions; of several labels of an example, all have to be right."""
 
     measure = staticmethod(measures.accuracy)
+    kinds = (ClassOutcome, LabelsOutcome)
 
 
-class PrecisionMacro(ClassificationMetric):
-    """Precision, averaged over classes."""
+class PrecisionMacro(Metric):
+    """Precision, averaged over classes or labels."""
 
     measure = staticmethod(measures.precision_macro)
+    kinds = (ClassOutcome, LabelsOutcome)
 
 
-class RecallMacro(ClassificationMetric):
-    """Recall, averaged over classes."""
+class RecallMacro(Metric):
+    """Recall, averaged over classes or labels."""
 
     measure = staticmethod(measures.recall_macro)
+    kinds = (ClassOutcome, LabelsOutcome)
 
 
-class F1Macro(ClassificationMetric):
-    """F1 score, averaged over classes."""
+class F1Macro(Metric):
+    """F1 score, averaged over classes or labels."""
 
     measure = staticmethod(measures.f1_macro)
+    kinds = (ClassOutcome, LabelsOutcome)
 
 
-class F1(ClassificationMetric):
+class F1Micro(Metric):
+    """F1 score of all decisions of all labels together; of classes it is the accuracy."""
+
+    measure = staticmethod(measures.f1_micro)
+    kinds = (ClassOutcome, LabelsOutcome)
+
+
+class F1(Metric):
     """F1 score of class 1 where there are two classes, otherwise averaged over classes."""
 
     measure = staticmethod(measures.f1)
+    kinds = (ClassOutcome,)
 
 
-class Mcc(ClassificationMetric):
+class Mcc(Metric):
     """Matthews' correlation coefficient of labels and predictions."""
 
     measure = staticmethod(measures.mcc)
+    kinds = (ClassOutcome,)
 
 
-class Ece(ClassificationMetric):
-    """Expected calibration error over 15 bins."""
+class Ece(Metric):
+    """Expected calibration error over 15 bins; of several labels every decision counts."""
 
     measure = staticmethod(measures.ece)
+    kinds = (ClassOutcome, LabelsOutcome)
     needs_logits = True
 
 
-class Loss(ClassificationMetric):
-    """Mean cross-entropy in nats."""
+class Loss(Metric):
+    """Mean cross-entropy in nats, averaged over several labels; of values the mean squared error.
+
+    Rows of references are taken for labels: several targets have `rmse`.
+    """
 
     measure = staticmethod(measures.loss)
+    kinds = (ClassOutcome, LabelsOutcome, ValueOutcome)
     needs_logits = True
 
 
-class Pearson(RegressionMetric):
-    """Pearson's correlation of labels and predictions."""
+class Pearson(Metric):
+    """Pearson's correlation of labels and predictions, averaged over targets."""
 
     measure = staticmethod(measures.pearson)
+    kinds = (ValueOutcome,)
 
 
-class Mae(RegressionMetric):
-    """Mean absolute error."""
+class Mae(Metric):
+    """Mean absolute error, averaged over targets."""
 
     measure = staticmethod(measures.mae)
+    kinds = (ValueOutcome,)
 
 
-class Rmse(RegressionMetric):
-    """Root of the mean squared error."""
+class Rmse(Metric):
+    """Root of the mean squared error, averaged over targets."""
 
     measure = staticmethod(measures.rmse)
+    kinds = (ValueOutcome,)
 
 
-class R2(RegressionMetric):
-    """Share of the labels' variance that is explained."""
+class R2(Metric):
+    """Share of the labels' variance that is explained, averaged over targets."""
 
     measure = staticmethod(measures.r2)
+    kinds = (ValueOutcome,)
 
 
-METRICS: dict[str, type[ClassificationMetric] | type[RegressionMetric]] = {
+METRICS: dict[str, type[Metric]] = {
     "accuracy": Accuracy, "precision_macro": PrecisionMacro, "recall_macro": RecallMacro, "f1_macro": F1Macro,
-    "f1": F1, "mcc": Mcc, "ece": Ece, "loss": Loss, "pearson": Pearson, "mae": Mae, "rmse": Rmse, "r2": R2,
+    "f1_micro": F1Micro, "f1": F1, "mcc": Mcc, "ece": Ece, "loss": Loss, "pearson": Pearson, "mae": Mae, "rmse": Rmse,
+    "r2": R2,
 }
 """Every metric that is here without the network, by name."""
 
@@ -170,37 +189,37 @@ def load_metric(name: str) -> evaluate.EvaluationModule:
 def compute(names: Sequence[str], logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Score predictions by several metrics.
 
+    Metrics of tlhub are measured on the arrays: the same functions as in their modules, without the way through Arrow,
+    which takes most of the time of a validation.
+
     Args:
-        names: Metrics by name; those that are not tlhub's get the predicted classes (or values).
-        logits: Logits of a classifier, shape (n, c), or values of a regressor, shape (n,) or (n, 1).
-        labels: Classes, int64, or values, float, shape (n,).
+        names: Metrics by name; those that are not tlhub's get the predicted classes, 0 and 1 of each label, or values.
+        logits: Logits of classes or labels, shape (n, c), or values, shape (n, t), (n, 1) or (n,).
+        labels: Classes, integer, shape (n,); labels, bool, shape (n, c); or values, float, shape (n, t) or (n,).
 
     Returns:
         Plain numbers by metric; a metric of `evaluate` that returns several gives `<name>_<key>` for the others.
 
     Raises:
-        TlhubError: A logit is not a number.
+        UsageError: A metric is unknown, or does not apply to such labels.
+        TlhubError: An output is not a number.
     """
     outcome = outcome_of(logits, labels)
     scores: dict[str, float] = {}
     for name in names:
-        scores.update(_score(name, outcome, logits, labels))
+        if applies(name, outcome):
+            scores[name] = float(METRICS[name].measure(outcome))
+        elif name in METRICS:
+            valid = ", ".join(sorted(other for other in METRICS if applies(other, outcome)))
+            raise UsageError(f"metric {name!r} does not apply to predicted {_WORDS[type(outcome)]}; valid: {valid}")
+        else:
+            scores.update(_score_elsewhere(name, outcome))
     return scores
 
 
-def outcome_of(logits: np.ndarray, labels: np.ndarray) -> ClassOutcome | ValueOutcome:
-    """Return the per-example columns of a classifier's logits (integer labels) or of a regressor's values.
-
-    Args:
-        logits: Shape (n, c), or (n,) or (n, 1) for values.
-        labels: Shape (n,); their type tells the two apart.
-
-    Raises:
-        TlhubError: A logit is not a number.
-    """
-    if np.issubdtype(labels.dtype, np.integer):
-        return ClassOutcome.from_logits(logits, labels)
-    return ValueOutcome(labels.astype(np.float64), logits.reshape(len(labels)).astype(np.float64))
+def applies(name: str, outcome: Outcome) -> bool:
+    """Tell whether a metric is tlhub's and defined for such an outcome."""
+    return name in METRICS and isinstance(outcome, METRICS[name].kinds)
 
 
 def direction(name: str) -> int:
@@ -223,21 +242,33 @@ def confusion_matrix(predictions: np.ndarray, labels: np.ndarray, classes: int) 
     return counts.reshape(classes, classes)
 
 
-def _score(name: str, outcome: ClassOutcome | ValueOutcome, logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    metric = load_metric(name)
-    if isinstance(metric, ClassificationMetric) and isinstance(outcome, ClassOutcome):
-        found = metric.compute(predictions=logits if metric.needs_logits else outcome.predictions, references=labels,
-                               classes=outcome.classes)
-    elif isinstance(metric, ClassificationMetric) or (isinstance(metric, RegressionMetric)
-                                                      and isinstance(outcome, ClassOutcome)):
-        kind = "values" if isinstance(outcome, ValueOutcome) else "classes"
-        raise UsageError(f"metric {name!r} does not apply to predicted {kind}; valid: {_valid_for(outcome)}")
-    else:
-        found = metric.compute(predictions=outcome.predictions, references=labels)
+def _outcome_of_lists(metric: Metric, predictions: np.ndarray, references: np.ndarray, classes: int | None) -> Outcome:
+    """Return the outcome of what a module of `evaluate` was given.
+
+    Raises:
+        UsageError: The references of several labels are other than 0 and 1.
+    """
+    if ClassOutcome in metric.kinds and references.ndim == 1 and predictions.ndim > 1:
+        return ClassOutcome.from_logits(predictions, references.astype(np.int64))
+    if LabelsOutcome in metric.kinds and references.ndim > 1:
+        others = references[(references != 0) & (references != 1)]
+        if others.size:
+            raise UsageError(f"metric {metric.name!r}: references of several labels are 0 or 1; found {others[0]:g}")
+        return LabelsOutcome.from_logits(predictions, references)
+    if ValueOutcome in metric.kinds:
+        return ValueOutcome.from_values(predictions, references)
+    said, right = predictions.astype(np.int64), references.astype(np.int64)
+    size = classes or 1 + int(max(said.max(), right.max(), 1))
+    return ClassOutcome(right, said, np.ones(len(said)), np.zeros(len(said)), size)
+
+
+def _score_elsewhere(name: str, outcome: Outcome) -> dict[str, float]:
+    """Score by a metric of `evaluate`, which gets plain numbers."""
+    predictions, references = outcome.predictions, outcome.labels
+    if isinstance(outcome, LabelsOutcome):
+        predictions, references = predictions.astype(np.int64), references.astype(np.int64)
+    elif isinstance(outcome, ValueOutcome) and predictions.shape[1] == 1:
+        predictions, references = predictions[:, 0], references[:, 0]
+    found = load_metric(name).compute(predictions=predictions, references=references)
     numbers = {key: float(value) for key, value in found.items() if np.ndim(value) == 0 and not isinstance(value, str)}
     return {key if key == name else f"{name}_{key}": value for key, value in numbers.items()}
-
-
-def _valid_for(outcome: ClassOutcome | ValueOutcome) -> str:
-    kind = ClassificationMetric if isinstance(outcome, ClassOutcome) else RegressionMetric
-    return ", ".join(sorted(name for name, metric in METRICS.items() if issubclass(metric, kind)))

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from tlhub.evaluation.intervals import bootstrap_intervals
-from tlhub.evaluation.measures import ClassOutcome
 from tlhub.evaluation.metrics import METRICS, compute
+from tlhub.evaluation.outcomes import ClassOutcome
 from tlhub.seeding import generator
 
 NAMES = ["accuracy", "precision_macro", "recall_macro", "f1_macro", "mcc", "ece", "loss"]
@@ -25,6 +25,21 @@ def test_intervals_are_those_of_scoring_each_resample():
     for name in NAMES:
         expected = np.quantile([score[name] for score in scores], [0.05, 0.95])
         assert found[name] == pytest.approx(tuple(expected), abs=1e-12)
+
+
+def test_intervals_of_several_labels_and_targets_are_those_of_scoring_each_resample():
+    random = np.random.default_rng(0)
+    outputs = random.normal(size=(60, 3))
+    draws = generator(3, "bootstrap").integers(0, 60, (25, 60), dtype=np.int32)
+    several = ["accuracy", "precision_macro", "recall_macro", "f1_macro", "f1_micro", "ece", "loss"]
+    for labels, names in ((random.random((60, 3)) < 0.3, several),
+                          (random.normal(size=(60, 3)), ["mae", "rmse", "r2", "pearson", "loss"])):
+        scores = [compute(names, outputs[draw], labels[draw]) for draw in draws]
+        found = bootstrap_intervals(names, outputs, labels, resamples=25, seed=3, level=0.9)
+        assert list(found) == names
+        for name in names:
+            expected = np.quantile([score[name] for score in scores], [0.05, 0.95])
+            assert found[name] == pytest.approx(tuple(expected), abs=1e-12)
 
 
 def test_accuracy_interval_is_close_to_the_normal_one():

@@ -10,7 +10,7 @@ from transformers import BertConfig, BertForSequenceClassification, PreTrainedTo
 from tlhub.errors import TlhubError, UsageError
 from tlhub.evaluation.metrics import METRICS, compute, confusion_matrix, direction, load_metric
 
-CLASS_METRICS = ("accuracy", "precision_macro", "recall_macro", "f1_macro", "f1", "mcc", "ece", "loss")
+CLASS_METRICS = ("accuracy", "precision_macro", "recall_macro", "f1_macro", "f1_micro", "f1", "mcc", "ece", "loss")
 VALUE_METRICS = ("pearson", "mae", "rmse", "r2")
 
 
@@ -35,6 +35,7 @@ def test_class_metrics_equal_sklearn(classes):
         "precision_macro": sklearn.metrics.precision_score(labels, predictions, **average),
         "recall_macro": sklearn.metrics.recall_score(labels, predictions, **average),
         "f1_macro": sklearn.metrics.f1_score(labels, predictions, **average),
+        "f1_micro": sklearn.metrics.f1_score(labels, predictions, average="micro"),
         "f1": sklearn.metrics.f1_score(labels, predictions, average="binary" if classes == 2 else "macro"),
         "mcc": sklearn.metrics.matthews_corrcoef(labels, predictions),
         "loss": sklearn.metrics.log_loss(labels, softmax(logits), labels=range(classes)),
@@ -58,6 +59,67 @@ def test_ece_by_hand():
     assert compute(["ece"], one_hot, np.arange(3))["ece"] == 0.0
 
 
+def labels_example(count=200, labels=5, seed=0):
+    random = np.random.default_rng(seed)
+    wanted = random.random((count, labels)) < np.linspace(0.1, 0.6, labels)
+    return 2 * wanted - 1 + random.normal(size=wanted.shape), wanted
+
+
+def test_metrics_of_several_labels_equal_sklearn():
+    logits, labels = labels_example()
+    decided = logits > 0
+    macro, probabilities = {"average": "macro", "zero_division": 0}, 1 / (1 + np.exp(-logits))
+    expected = {
+        "accuracy": sklearn.metrics.accuracy_score(labels, decided),
+        "precision_macro": sklearn.metrics.precision_score(labels, decided, **macro),
+        "recall_macro": sklearn.metrics.recall_score(labels, decided, **macro),
+        "f1_macro": sklearn.metrics.f1_score(labels, decided, **macro),
+        "f1_micro": sklearn.metrics.f1_score(labels, decided, average="micro"),
+        "loss": np.mean([sklearn.metrics.log_loss(labels[:, column], probabilities[:, column])
+                         for column in range(5)]),
+    }
+    assert compute(list(expected), logits.astype(np.float32), labels) == pytest.approx(expected, abs=1e-6)
+    assert compute(["f1_macro"], logits[:, :1], labels[:, :1])["f1_macro"] == pytest.approx(
+        sklearn.metrics.f1_score(labels[:, 0], decided[:, 0]))
+
+
+def test_a_label_that_no_example_has_and_none_is_given_is_not_averaged():
+    logits, labels = labels_example()
+    more = np.concatenate([logits, -np.ones((200, 1))], axis=1), np.pad(labels, ((0, 0), (0, 1)))
+    names = ["precision_macro", "recall_macro", "f1_macro", "f1_micro", "accuracy"]
+    assert compute(names, *more) == compute(names, logits, labels)
+    nothing = compute(names, -np.ones((3, 2)), np.zeros((3, 2), dtype=bool))
+    assert nothing == dict.fromkeys(names, 0.0) | {"accuracy": 1.0}
+
+
+def test_calibration_of_several_labels_is_that_of_all_decisions():
+    # Decided with confidence .8, .8 (one right of two) and .95, .95 (right): (2 |.5 - .8| + 2 |1 - .95|) / 4
+    probabilities = np.array([[0.8, 0.05], [0.2, 0.95]])
+    labels = np.array([[True, False], [True, True]])
+    logits = np.log(probabilities / (1 - probabilities))
+    assert compute(["ece"], logits, labels)["ece"] == pytest.approx((0.6 + 0.1) / 4)
+    pairs = np.stack([np.zeros(4), logits.ravel()], axis=1)
+    assert compute(["ece"], logits, labels) == pytest.approx(compute(["ece"], pairs, labels.ravel().astype(np.int64)))
+
+
+def test_extreme_logits_of_labels_have_finite_losses():
+    scores = compute(["loss", "ece"], np.array([[-1e4, 1e4]], dtype=np.float32), np.array([[False, True]]))
+    assert scores == {"loss": 0.0, "ece": 0.0}
+
+
+def test_regression_metrics_of_several_targets_equal_sklearn():
+    random = np.random.default_rng(0)
+    labels = random.normal(size=(50, 3)) * [1.0, 10.0, 0.1] + [0.0, 100.0, 5.0]
+    values = labels + random.normal(size=(50, 3)) * [1.0, 2.0, 0.1]
+    expected = {"pearson": np.mean([np.corrcoef(labels[:, column], values[:, column])[0, 1] for column in range(3)]),
+                "mae": sklearn.metrics.mean_absolute_error(labels, values),
+                "rmse": sklearn.metrics.root_mean_squared_error(labels, values),
+                "r2": sklearn.metrics.r2_score(labels, values),
+                "loss": sklearn.metrics.mean_squared_error(labels, values)}
+    assert compute(list(expected), values, labels) == pytest.approx(expected, abs=1e-10)
+    assert compute(["r2"], values[:, :1], labels[:, :1]) == compute(["r2"], values[:, 0], labels[:, 0])
+
+
 def test_regression_metrics_equal_sklearn_and_numpy():
     random = np.random.default_rng(0)
     labels = random.normal(size=50)
@@ -73,6 +135,13 @@ def test_regression_metrics_equal_sklearn_and_numpy():
 def test_constant_targets_give_finite_scores(values, expected):
     scores = compute(["pearson", "r2"], np.array(values), np.array([3.0, 3.0]))
     assert scores == {"pearson": 0.0, "r2": expected}
+
+
+def test_constants_whose_mean_is_rounded_are_still_constant():
+    constant, values = np.full(7, 0.1), np.linspace(0, 1, 7)
+    assert constant.mean() != 0.1
+    assert compute(["pearson", "r2"], values, constant) == {"pearson": 0.0, "r2": 0.0}
+    assert compute(["pearson"], constant, values) == {"pearson": 0.0}
 
 
 def test_a_constant_prediction_has_no_correlation():
@@ -103,6 +172,52 @@ def test_combine_takes_classes_or_logits():
     with_logits = evaluate.combine([load_metric(name) for name in (*names, "ece", "loss")])
     found = with_logits.compute(predictions=logits, references=labels)
     assert found == pytest.approx(compute([*names, "ece", "loss"], logits, labels))
+
+
+def test_combine_takes_several_labels_as_decisions_or_logits():
+    logits, labels = labels_example()
+    names = ["accuracy", "precision_macro", "recall_macro", "f1_macro", "f1_micro"]
+    combined = evaluate.combine([load_metric(name) for name in names])
+    expected = compute([*names, "ece", "loss"], logits, labels)
+    decided = combined.compute(predictions=(logits > 0).astype(int), references=labels.astype(int))
+    assert decided == pytest.approx({name: expected[name] for name in names})
+    with_logits = evaluate.combine([load_metric(name) for name in expected])
+    assert with_logits.compute(predictions=logits, references=labels) == pytest.approx(expected)
+
+
+def test_combine_takes_lists_of_values():
+    random = np.random.default_rng(0)
+    labels, values = random.normal(size=(2, 20, 2))
+    combined = evaluate.combine([load_metric(name) for name in VALUE_METRICS])
+    assert combined.compute(predictions=values.tolist(), references=labels.tolist()) == pytest.approx(
+        compute(VALUE_METRICS, values, labels))
+    names = [*VALUE_METRICS, "loss"]
+    combined = evaluate.combine([load_metric(name) for name in names])
+    assert combined.compute(predictions=values[:, 0].tolist(), references=labels[:, 0].tolist()) == pytest.approx(
+        compute(names, values[:, 0], labels[:, 0]))
+
+
+def test_references_of_labels_other_than_0_and_1_are_refused():
+    with pytest.raises(UsageError, match=r"metric 'loss': references of several labels are 0 or 1; found 3"):
+        load_metric("loss").compute(predictions=[[1.0, 2.0]], references=[[1.0, 3.5]])
+
+
+def test_other_metrics_get_plain_numbers_of_each_kind(monkeypatch):
+    seen = []
+
+    class Elsewhere:
+        def compute(self, *, predictions, references):
+            seen.append((predictions, references))
+            return {"score": 0.5, "curve": [1, 2]}
+
+    monkeypatch.setattr("tlhub.evaluation.metrics.evaluate.load", lambda name, **_: Elsewhere())
+    logits, labels = labels_example(count=4)
+    assert compute(["elsewhere"], logits, labels) == {"elsewhere_score": 0.5}
+    assert seen[0][0].dtype == np.int64
+    assert (seen[0][0] == (logits > 0)).all()
+    assert (seen[0][1] == labels).all()
+    compute(["elsewhere"], logits[:, :1], logits[:, 1:2])
+    assert seen[1][0].shape == seen[1][1].shape == (4,)
 
 
 def test_batches_add_up():
@@ -143,15 +258,22 @@ def test_a_metric_of_another_kind_is_refused():
     logits, labels = example(3)
     with pytest.raises(UsageError, match=r"'rmse' does not apply to predicted classes; valid: accuracy"):
         compute(["rmse"], logits, labels)
-    with pytest.raises(UsageError, match=r"'f1' does not apply to predicted values; valid: mae"):
+    with pytest.raises(UsageError, match=r"'f1' does not apply to predicted values; valid: loss, mae"):
         compute(["f1"], np.zeros(3), np.zeros(3))
+    with pytest.raises(UsageError, match=r"'mcc' does not apply to predicted several labels; valid: accuracy, ece, f1_"):
+        compute(["mcc"], np.zeros((3, 2)), np.ones((3, 2), dtype=bool))
 
 
 def test_nan_logits_are_an_error_not_a_score():
     logits, labels = example(3)
     logits[4, 1] = np.nan
-    with pytest.raises(TlhubError, match="NaN for 1 of 300 examples"):
+    with pytest.raises(TlhubError, match="infinity or NaN for 1 of 300 examples"):
         compute(["accuracy"], logits, labels)
+    for wrong, right in ((logits[:, :1], np.zeros((300, 1))), (logits, np.zeros((300, 3), dtype=bool))):
+        bad = wrong.copy()
+        bad[4] = np.nan
+        with pytest.raises(TlhubError, match="NaN for 1 of 300 examples"):
+            compute(["loss"], bad, right)
 
 
 def test_direction():
