@@ -1,4 +1,8 @@
-"""What a fine-tuned model has to beat: the most frequent class, and neighbours among frozen features."""
+"""What a fine-tuned model has to beat: always the same answer, and neighbours among frozen features.
+
+The type of the labels says what they are: classes (int64, shape (n,)), several labels (bool, shape (n, c)) or values
+(float64, shape (n, t)).
+"""
 
 from __future__ import annotations
 
@@ -16,51 +20,81 @@ _CHUNK = 32_000_000
 def majority(train_labels: np.ndarray, test_labels: np.ndarray, names: Sequence[str], classes: int) -> dict[str, float]:
     """Score the prediction that says the training data's most frequent class, with the classes' frequencies as odds.
 
-    Frequencies are smoothed by one example a class, so that a class which training lacks costs a finite loss.
+    Of several labels it says those that most training examples have. Frequencies are smoothed by one example a class,
+    or one with and one without each label, so that what training lacks costs a finite loss.
 
     Args:
-        train_labels: Classes, int64, shape (m,).
-        test_labels: Classes, int64, shape (n,).
+        train_labels: Classes, int64, shape (m,), or several labels, bool, shape (m, c).
+        test_labels: The same for n examples.
         names: Metrics by name.
-        classes: The number of classes c.
+        classes: The number of classes or labels c.
 
     Returns:
         Plain numbers by metric.
     """
-    counts = np.bincount(train_labels, minlength=classes) + 1.0
-    logits = np.tile(np.log(counts / counts.sum()), (len(test_labels), 1))
-    return compute(names, logits, test_labels)
+    if train_labels.dtype == np.bool_:
+        present = train_labels.sum(axis=0)
+        logits = np.log((present + 1.0) / (len(train_labels) - present + 1.0))
+    else:
+        counts = np.bincount(train_labels, minlength=classes) + 1.0
+        logits = np.log(counts / counts.sum())
+    return compute(names, np.tile(logits, (len(test_labels), 1)), test_labels)
 
 
-def knn(train_features: np.ndarray, train_labels: np.ndarray, features: np.ndarray, labels: np.ndarray, *,
-        k: int = 5) -> float:
-    """Return the accuracy of the majority among the k nearest training examples by cosine similarity.
+def mean(train_labels: np.ndarray, test_labels: np.ndarray, names: Sequence[str]) -> dict[str, float]:
+    """Score the prediction that says the mean of the training data.
 
-    Of classes with equally many neighbours the one that is closer in sum wins.
+    Args:
+        train_labels: Values, float64, shape (m, t).
+        test_labels: Values, float64, shape (n, t).
+        names: Metrics by name.
+
+    Returns:
+        Plain numbers by metric.
+    """
+    return compute(names, np.tile(train_labels.mean(axis=0), (len(test_labels), 1)), test_labels)
+
+
+def knn(train_features: np.ndarray, train_labels: np.ndarray, features: np.ndarray, labels: np.ndarray,
+        names: Sequence[str], *, k: int = 5) -> dict[str, float]:
+    """Score the answer of the k nearest training examples by cosine similarity.
+
+    For classes it is their majority, for several labels the majority about each label, for values their mean. Of
+    answers with equally many votes the one that is closer in sum wins. The odds are those of the votes, and of one more
+    that is spread evenly.
 
     Args:
         train_features: float32, shape (m, d).
-        train_labels: Classes, int64, shape (m,).
+        train_labels: Of any kind, for m examples.
         features: float32, shape (n, d).
-        labels: Classes, int64, shape (n,).
+        labels: Of the same kind, for n examples.
+        names: Metrics by name.
         k: Neighbours asked; at most m.
 
     Returns:
-        The share of right answers, in [0, 1].
+        Plain numbers by metric.
     """
-    bank = _unit(train_features)
-    queries = _unit(features)
-    targets = torch.from_numpy(np.asarray(train_labels, dtype=np.int64))
-    classes = int(targets.max()) + 1
-    right = 0
-    step = max(1, _CHUNK // len(bank))
+    bank, queries = _unit(train_features), _unit(features)
+    answers = torch.from_numpy(np.asarray(train_labels))
+    classes = labels.shape[1] if labels.ndim > 1 else 1 + int(max(train_labels.max(), labels.max()))
+    outputs = []
+    step = max(1, _CHUNK // max(len(bank), k * classes))
     for start in range(0, len(queries), step):
         similarity, nearest = (queries[start:start + step] @ bank.T).topk(min(k, len(bank)), dim=1)
         # Similarities lie in [-1, 1]: their sum stays below one vote, so it only decides between equal votes.
-        weights = 1 + similarity / (4 * k)
-        votes = torch.zeros(len(nearest), classes).scatter_add_(1, targets[nearest], weights)
-        right += int((votes.argmax(dim=1).numpy() == labels[start:start + step]).sum())
-    return right / len(labels)
+        outputs.append(_poll(answers[nearest], 1 + similarity / (4 * k), classes))
+    return compute(names, torch.cat(outputs).numpy(), labels)
+
+
+def _poll(answers: torch.Tensor, weights: torch.Tensor, classes: int) -> torch.Tensor:
+    """Return logits or values, shape (b, c), for the answers of k neighbours, (b, k) or (b, k, c); weights (b, k)."""
+    if answers.is_floating_point():
+        return answers.mean(dim=1)
+    if answers.dtype == torch.bool:
+        present = (weights[:, :, None] * answers).sum(dim=1)
+        return torch.log((present + 0.5) / (weights.sum(dim=1, keepdim=True) - present + 0.5))
+    votes = torch.zeros(len(answers), classes).scatter_add_(1, answers, weights)
+    return torch.log(votes + 1 / classes)
 
 
 def _unit(features: np.ndarray) -> torch.Tensor:
