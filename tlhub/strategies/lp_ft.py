@@ -1,0 +1,25 @@
+"""Linear probing, then fine-tuning (Kumar et al. 2022, "Fine-tuning can distort pretrained features")."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tlhub.registry import STRATEGIES
+from tlhub.strategies.base import Fitted, Strategy, Workbench, probe_features
+from tlhub.strategies.linear_probe import with_fitted_head
+
+
+@STRATEGIES.register("lp_ft")
+class LpFt(Strategy):
+    """Trains everything from the linear probe's head, so that no random head disturbs the backbone at the start."""
+
+    def fit(self, bench: Workbench) -> Fitted:
+        """Fit the head to the frozen features, then train the whole model."""
+        kind, features = probe_features(bench)
+        labels = bench.inputs["train"].labels
+        if np.issubdtype(labels.dtype, np.floating):
+            # The head has to give what training goes on from.
+            labels = bench.outputs.standardise(labels)
+        model = with_fitted_head(bench, kind, features["train"], labels)
+        bench.train(model, bench.inputs)
+        return Fitted(model, model, bench.inputs, outputs=bench.outputs)
