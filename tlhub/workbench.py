@@ -7,7 +7,8 @@ import json
 import logging
 import math
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from tlhub.models.features import extract_features
 from tlhub.models.freezing import BatchNorm, frozen_modules, trainable_report
 from tlhub.models.heads import feature_width, output_layer, output_parameters
 from tlhub.models.outputs import OutputMap
+from tlhub.models.prefix import CannotEnterError, cache_prefix, entering
 from tlhub.problems import Problem
 from tlhub.registry import STRATEGIES
 from tlhub.seeding import derive
@@ -39,6 +41,7 @@ from tlhub.training import callbacks, optimizers
 from tlhub.training.inference import predict_logits
 from tlhub.training.loop import Job, train
 from tlhub.training.objectives import Mixed
+from tlhub.training.unfreezing import Schedule, Unfreezing
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +108,7 @@ class Workbench:
         """Return the frozen checkpoint's features, kind -> split -> (n, d), computed once and cached."""
         missing = [kind for kind in kinds if kind not in self.known_features]
         model = self.checkpoint.model.to(self.accelerator.device)
-        width = sum(feature_width(model, kind) for kind in missing)
+        width = sum(feature_width(model, kind, self.sample()) for kind in missing)
         for split, inputs in self.inputs.items():
             if not missing:
                 break
@@ -120,13 +123,39 @@ class Workbench:
                 self.known_features.setdefault(kind, {})[split] = values
         return {kind: self.known_features[kind] for kind in kinds}
 
-    def train(self, model: nn.Module, inputs: Mapping[str, Inputs], *, whole: nn.Module | None = None) -> None:
+    @contextmanager
+    def entered(self, model: nn.Module) -> Iterator[Mapping[str, Inputs]]:
+        """Let a partly frozen model begin at its first trained block, where that can be done; give what it reads then.
+
+        What cannot be entered stays whole and reads `inputs`, and the user is told why.
+        """
+        train = self.inputs["train"]
+        try:
+            if isinstance(train, ImageInputs) and train.augmented:
+                raise CannotEnterError("augmentation changes what they read")
+            with self.accelerator.main_process_first():
+                entry, inputs = cache_prefix(
+                    model.to(self.accelerator.device), {split: self.inputs[split] for split in ("train", "validation")},
+                    cache=self.cache, key=f"{self._weights()}-{self._processing()}-{self.fingerprint}",
+                    limit=self.config.data.cache_limit_gib * 2**30, device=self.accelerator.device,
+                    batch_size=self.config.train.micro_batch_size or 64)
+        except CannotEnterError as error:
+            self.tell(f"the frozen blocks are run in every epoch: {error}")
+            yield self.inputs
+            return
+        self.tell(f"the frozen blocks were run once; training begins at {entry.name}")
+        with entering(model, entry):
+            yield inputs
+
+    def train(self, model: nn.Module, inputs: Mapping[str, Inputs], *, whole: nn.Module | None = None,
+              schedule: Schedule | None = None) -> None:
         """Train what needs a gradient, and leave the weights that were best on validation.
 
         Args:
             model: The model; `requires_grad` says what is trained.
             inputs: What it reads, with the splits `train` and `validation`.
             whole: The model that `model` is the head of, where it is trained by itself.
+            schedule: When each part of what is trained is unfrozen; None for all of it from the start.
 
         Raises:
             TlhubError: Tensors moved that should not have, or did not that should; or steps were not finite.
@@ -141,9 +170,12 @@ class Workbench:
         history = callbacks.History(self.folder.path / "history.jsonl")
         validation = self._validation(model, inputs["validation"], store, history)
         self.seconds_before = progress.seconds
+        audit = callbacks.Audit(model)
+        if schedule is not None:
+            self.tell(f"unfreezing: {schedule.words(job.total_steps)}")
         train(job, progress, [
             history, callbacks.ProgressBar(Console(stderr=True)),
-            callbacks.Audit(model), validation,
+            audit, *([] if schedule is None else [Unfreezing(model, schedule, audit)]), validation,
             callbacks.Checkpointing(store, validation, every=self.config.train.checkpoint_every)])
         if progress.stop:
             self.tell(f"stopped early: {progress.stop}")

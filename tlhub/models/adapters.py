@@ -27,8 +27,9 @@ from tlhub.models.adapter_conversions import START, name_magnitudes, pissa_as_lo
 from tlhub.models.adapter_files import ADAPTER_WEIGHTS, Labels, link_base, read_labels, write_labels, write_readme
 from tlhub.models.adapter_targets import choose_targets, match_targets, modules_beside
 from tlhub.models.heads import PooledClassifier
-from tlhub.models.loading import LOADING_ERRORS, TIMM, first_line, quiet, read_settings, seeded, set_labels
+from tlhub.models.loading import LOADING_ERRORS, first_line, quiet, read_settings, seeded, set_labels
 from tlhub.models.origin import Origin, resolve_origin, weight_hash
+from tlhub.models.timm_models import TIMM
 from tlhub.seeding import derive
 
 RANDLORA_SCALE = 20
@@ -54,7 +55,7 @@ def add_adapter(
     """
     method = strategy.method
     if isinstance(model, PooledClassifier):
-        new_parameters = [f"backbone.{name}" for name in new_parameters]
+        new_parameters = [model.own_name(name) for name in new_parameters]
     if strategy.targets:
         targets = match_targets(model, method, strategy.targets)
     else:

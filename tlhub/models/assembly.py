@@ -8,8 +8,10 @@ import torch
 from torch import nn
 
 from tlhub.config import ModelConfig, head_widths
+from tlhub.errors import CheckpointError
 from tlhub.models.checkpoints import Checkpoint
 from tlhub.models.heads import HeadForm, PooledClassifier, output_layer, output_parameters, write_output_layer
+from tlhub.models.pooling import pooled_kinds
 from tlhub.models.saving import pooled_classifier
 
 
@@ -27,6 +29,7 @@ def with_head(checkpoint: Checkpoint, model: ModelConfig, *, seed: int,
         sample: Keyword arguments of the model for one example.
 
     Raises:
+        CheckpointError: The architecture has no such features.
         UsageError: `model.head` is neither `linear` nor widths.
     """
     kind = "native" if model.pool == "auto" else model.pool
@@ -47,10 +50,14 @@ def with_pooled_head(checkpoint: Checkpoint, kind: str, model: ModelConfig, *, s
         sample: Keyword arguments of the model for one example: a dry run tells the width of the features.
 
     Raises:
+        CheckpointError: The architecture has no such features; flattened ones are those of pictures only.
         UsageError: `model.head` is neither `linear` nor widths.
     """
+    if kind != "native" and kind not in (kinds := pooled_kinds(checkpoint.model)):
+        raise CheckpointError(f"--model.pool {kind!r} cannot be had from checkpoint {checkpoint.origin.name!r} of type "
+                              f"{checkpoint.model.config.model_type!r}; take one of: {', '.join(('native', *kinds))}")
     form = HeadForm(head_widths(model.head), model.activation, model.head_dropout)
-    return pooled_classifier(checkpoint.model, kind, form, seed=seed)
+    return pooled_classifier(checkpoint.model, kind, form, seed=seed, sample=sample)
 
 
 def with_linear_head(checkpoint: Checkpoint, kind: str, weight: torch.Tensor,

@@ -28,6 +28,7 @@ from tlhub.models.loading import (
 )
 from tlhub.models.origin import Origin, resolve_origin
 from tlhub.models.processors import load_processor, match_padding
+from tlhub.models.timm_models import draw_weights, inner, is_timm
 from tlhub.seeding import derive
 
 LEAST_BROUGHT = 0.5
@@ -95,12 +96,17 @@ def load_checkpoint(
     set_labels(model.config, label_names, problem_type)
     if config.dropout is not None:
         override_dropout_modules(model, config.dropout)
+    if is_timm(model) and inner(model).get_classifier() is not output_layer(model)[1]:
+        raise CheckpointError(f"model.name {origin.name!r} ({model.config.architecture}) does not end in one linear "
+                              "layer, which is what tlhub trains of a model of timm; take another one")
     model.train(mode=False)
     return Checkpoint(model, processor, origin, new)
 
 
 def _fresh(settings: PreTrainedConfig, auto_model: str) -> tuple[PreTrainedModel, frozenset[str]]:
     model = getattr(transformers, auto_model).from_config(settings, dtype=torch.float32)
+    if is_timm(model):
+        draw_weights(model)
     return model, frozenset(name for name, _ in model.named_parameters())
 
 

@@ -11,10 +11,13 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from tlhub.models.heads import native_features_possible, output_layer
-from tlhub.models.pooling import pool, reads_first_token
+from tlhub.errors import CheckpointError
+from tlhub.models.heads import native_features_possible, output_layer, output_parameters
+from tlhub.models.pooling import backbone_of, evaluating, pool, pooled_kinds, run
+from tlhub.models.timm_models import heard_features, is_timm
 
 FEATURES = ("native", "first", "mean", "layer_mean")
+"""Kinds of features that a probe chooses from."""
 
 
 class FeatureInputs(Protocol):
@@ -44,33 +47,38 @@ class FeatureStore(Protocol):
 def available_features(model: PreTrainedModel, new_parameters: Collection[str]) -> tuple[str, ...]:
     """Return the kinds of features that this model has, in the order of `FEATURES`.
 
-    `native` is the input of the output layer, where nothing new stands before it. `first` is the first token where it
-    sums up the example, `mean` the average over tokens or places, `layer_mean` the average of `mean` over the layers
-    (token embeddings included), where all have one width.
+    `native` is the input of the output layer, where nothing new stands before it; the others are `pooled_kinds`.
+    Flattened features are left out, since they are much larger: `check_kind` allows them where they are asked for.
 
     Args:
         model: The model with its head.
         new_parameters: Names of the parameters that the checkpoint did not bring.
     """
-    kinds = ["native"] if native_features_possible(model, new_parameters) else []
-    backbone = model.base_model
-    if backbone is model or not isinstance(backbone, PreTrainedModel):
-        return tuple(kinds)
-    pooler = {name for name in new_parameters if ".pooler." in name}
+    return tuple(kind for kind in _offered(model, new_parameters) if kind in FEATURES)
+
+
+def check_kind(model: PreTrainedModel, new_parameters: Collection[str], kind: str) -> None:
+    """Check that a kind of features can be had from the checkpoint's own weights.
+
+    Args:
+        model: The model with its head.
+        new_parameters: Names of the parameters that the checkpoint did not bring.
+        kind: One of `FEATURES`, or `flatten`.
+
+    Raises:
+        CheckpointError: The checkpoint does not offer it.
+    """
+    offered = _offered(model, new_parameters)
+    if kind not in offered:
+        raise CheckpointError(f"--model.pool {kind!r} is not offered by a checkpoint of type "
+                              f"{model.config.model_type!r}, whose features are: {', '.join(offered) or 'none'}")
+
+
+def _offered(model: PreTrainedModel, new_parameters: Collection[str]) -> tuple[str, ...]:
+    native = ("native",) if native_features_possible(model, new_parameters) else ()
     prefix = model.base_model_prefix + "."
-    if any(name.startswith(prefix) for name in set(new_parameters) - pooler):
-        return tuple(kinds)
-    if reads_first_token(model):
-        kinds.append("first")
-    kinds.append("mean")
-    if _one_width(model):
-        kinds.append("layer_mean")
-    return tuple(kinds)
-
-
-def _one_width(model: PreTrainedModel) -> bool:
-    settings = model.config.to_dict()
-    return not settings.keys() & {"hidden_sizes", "depths", "embed_dims"}
+    new = {name for name in set(new_parameters) - output_parameters(model) if ".pooler." not in name}
+    return native if any(name.startswith(prefix) for name in new) else (*native, *pooled_kinds(model))
 
 
 class FeatureExtractor:
@@ -89,29 +97,18 @@ class FeatureExtractor:
     def __call__(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Return for each kind the features (B, D) of a batch of the model's keyword arguments."""
         pooled = [kind for kind in self.kinds if kind != "native"]
-        deep = {"output_hidden_states": True} if "layer_mean" in pooled else {}
-        backbone = self.model.base_model
-        with torch.no_grad(), self._evaluating():
+        layers, backbone = "layer_mean" in pooled, backbone_of(self.model)
+        with torch.no_grad(), evaluating(self.model):
             if "native" not in self.kinds:
-                outputs, features = backbone(**inputs, **deep), {}
+                outputs, features = run(backbone, inputs, layers=layers), {}
             else:
+                deep = {"output_hidden_states": True} if layers else {}
                 with _without_output_layer(self.model), _listening(backbone, pooled) as heard:
                     features = {"native": self.model(**inputs, **deep).logits}
                 outputs = heard[0] if heard else None
             for kind in pooled:
                 features[kind] = pool(backbone, outputs, kind, inputs.get("attention_mask"))
         return {kind: features[kind] for kind in self.kinds}
-
-    @contextmanager
-    def _evaluating(self) -> Iterator[None]:
-        training = [module for module in self.model.modules() if module.training]
-        for module in training:
-            module.training = False
-        try:
-            yield
-        finally:
-            for module in training:
-                module.training = True
 
 
 @contextmanager
@@ -126,7 +123,12 @@ def _without_output_layer(model: PreTrainedModel) -> Iterator[None]:
 
 @contextmanager
 def _listening(backbone: nn.Module, pooled: Sequence[str]) -> Iterator[list[Any]]:
+    """Note what the backbone returns while the whole model runs."""
     heard: list[Any] = []
+    if pooled and is_timm(backbone):
+        with heard_features(backbone) as maps:
+            yield maps
+        return
     handle = backbone.register_forward_hook(lambda _module, _args, outputs: heard.append(outputs)) if pooled else None
     try:
         yield heard

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,8 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from tlhub.errors import CheckpointError
-from tlhub.models.pooling import drop_pooler, pool
+from tlhub.models.pooling import backbone_of, drop_pooler, evaluating, pool, run
+from tlhub.models.timm_models import inner, is_timm, keep_features
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh}
 """What `model.activation` names."""
@@ -84,10 +85,24 @@ class HeadForm:
         return nn.Sequential(*layers, nn.Linear(sizes[-1], outputs))
 
 
-def feature_width(model: PreTrainedModel, kind: str) -> int:
-    """Return the width D of a kind of features."""
+def feature_width(model: PreTrainedModel, kind: str, sample: Mapping[str, torch.Tensor] | None = None) -> int:
+    """Return the width D of a kind of features.
+
+    Args:
+        model: The model with its head.
+        kind: One of `features.FEATURES`, or `flatten`.
+        sample: Keyword arguments for one example, for a dry run; `flatten` needs it, since it depends on the size.
+    """
     if kind == "native":
         return output_layer(model)[1].in_features
+    if kind == "flatten":
+        assert sample is not None
+        backbone = backbone_of(model)
+        with torch.no_grad(), evaluating(model):
+            outputs = run(backbone, {name: value.to(model.device) for name, value in sample.items()}, layers=False)
+        return pool(backbone, outputs, kind, None).shape[1]
+    if is_timm(model):
+        return int(inner(model).num_features)
     settings = model.config.to_dict()
     widths = [settings[name] for name in ("hidden_size", "dim", "n_embd") if name in settings]
     return int(widths[0] if widths else settings["hidden_sizes"][-1])
@@ -99,7 +114,7 @@ class PooledClassifier(nn.Module):
     Args:
         model: A model with transformers' own head, which is taken off: for `native` its last layer only, for the
             other kinds everything above the hidden states.
-        kind: How features are made: one of `features.FEATURES`.
+        kind: How features are made: `native`, or one of `pooling.pooled_kinds`.
         head: From features (B, D) to outputs (B, c).
         form: What the head looks like, to make it again.
     """
@@ -109,16 +124,19 @@ class PooledClassifier(nn.Module):
         self.kind = kind
         self.form = form
         self.config = model.config
+        self._prefix = "" if kind == "native" or is_timm(model) else model.base_model_prefix + "."
         if kind == "native":
             name, _ = output_layer(model)
             model.set_submodule(name, nn.Identity())
             self.backbone: nn.Module = model
+        elif is_timm(model):
+            self.backbone = keep_features(model)
         else:
             self.backbone = drop_pooler(model.base_model)
         self.head = head
 
     def forward(self, **inputs: torch.Tensor) -> SequenceClassifierOutput:
-        """Return the logits (B, classes) for the model's keyword arguments."""
+        """Return the outputs (B, c) for the model's keyword arguments."""
         return SequenceClassifierOutput(logits=self.head(self.features(**inputs)))
 
     def features(self, **inputs: torch.Tensor) -> torch.Tensor:
@@ -126,8 +144,12 @@ class PooledClassifier(nn.Module):
         if self.kind == "native":
             logits: torch.Tensor = self.backbone(**inputs).logits
             return logits
-        outputs = self.backbone(**inputs, output_hidden_states=self.kind == "layer_mean")
+        outputs = run(self.backbone, inputs, layers=self.kind == "layer_mean")
         return pool(self.backbone, outputs, self.kind, inputs.get("attention_mask"))
+
+    def own_name(self, name: str) -> str:
+        """Return the name that a parameter of the model with transformers' head has in here, if it is still there."""
+        return "backbone." + name.removeprefix(self._prefix)
 
 
 def write_output_layer(model: nn.Module, weight: torch.Tensor, bias: torch.Tensor | None) -> None:

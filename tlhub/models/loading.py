@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 import transformers
@@ -16,9 +16,9 @@ from transformers import PreTrainedConfig
 from tlhub.config import REGRESSION, SINGLE_LABEL
 from tlhub.errors import CheckpointError
 from tlhub.models.origin import Origin
+from tlhub.models.timm_models import TIMM, plain_arguments, unknown_name
 
 LOADING_ERRORS = (OSError, ValueError, KeyError, RuntimeError, TypeError, ImportError, SafetensorError)
-TIMM = "timm_wrapper"
 
 
 def read_settings(origin: Origin, auto_model: str) -> PreTrainedConfig:
@@ -29,6 +29,9 @@ def read_settings(origin: Origin, auto_model: str) -> PreTrainedConfig:
     """
     try:
         settings: PreTrainedConfig = transformers.AutoConfig.from_pretrained(origin.folder, trust_remote_code=False)
+    except ImportError as error:
+        raise CheckpointError(f"model.name {origin.name!r} needs a library that is not installed "
+                              f"({first_line(error)}); for models of timm: pip install 'tlhub[timm]'") from error
     except LOADING_ERRORS as error:
         raise CheckpointError(f"the config.json of {origin.name!r} cannot be used ({first_line(error)}); "
                               "fetch the checkpoint again") from error
@@ -38,6 +41,8 @@ def read_settings(origin: Origin, auto_model: str) -> PreTrainedConfig:
             f"model.name {origin.name!r} is of type {settings.model_type!r}, which transformers has no {task} class "
             "for; take a checkpoint of another kind"
         )
+    if settings.model_type == TIMM and (words := unknown_name(settings.architecture)):
+        raise CheckpointError(f"the config.json of {origin.name!r} asks for a model that is not there: {words}")
     return settings
 
 
@@ -45,10 +50,8 @@ def set_labels(settings: PreTrainedConfig, label_names: Sequence[str], problem_t
     """Write the labels, their number and the kind of target into a model's configuration."""
     settings.id2label = dict(enumerate(label_names))
     settings.label2id = {name: index for index, name in enumerate(label_names)}
-    settings.problem_type = problem_type
-    if settings.model_type == TIMM and settings.model_args:
-        # timm repositories may fix the number of classes here, which the wrapper gives a second time.
-        settings.model_args = {key: value for key, value in settings.model_args.items() if key != "num_classes"}
+    settings.problem_type = cast(Any, problem_type)
+    plain_arguments(settings)
 
 
 def labels_of(settings: PreTrainedConfig) -> list[str]:

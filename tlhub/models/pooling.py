@@ -2,18 +2,59 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
 )
 
-SEQUENCE_DIMENSIONS = 3
+from tlhub.models.timm_models import SEQUENCE_DIMENSIONS, inner, is_timm, states
+
 PREFIX_TOKENS = ("cls_token", "class_embedding", "distillation_token", "dist_token", "register_tokens", "reg_token")
+
+
+def pooled_kinds(model: PreTrainedModel) -> tuple[str, ...]:
+    """Return the kinds of features that can be made of the architecture's hidden states.
+
+    `first` is the first token where it sums up the example, `mean` the average over tokens or places, `layer_mean` the
+    average of `mean` over the layers (token embeddings included) where all have one width, `flatten` all tokens or
+    places of a picture in a row.
+    """
+    backbone = backbone_of(model)
+    if not is_timm(model) and (backbone is model or not isinstance(backbone, PreTrainedModel)):
+        return ()
+    kinds = ["first"] if reads_first_token(model) else []
+    kinds.append("mean")
+    if not is_timm(model) and not model.config.to_dict().keys() & {"hidden_sizes", "depths", "embed_dims"}:
+        kinds.append("layer_mean")
+    if model.main_input_name == "pixel_values":
+        kinds.append("flatten")
+    return tuple(kinds)
+
+
+def backbone_of(model: PreTrainedModel) -> nn.Module:
+    """Return the part of a model that makes hidden states, for `run` and `pool`; for timm's, the wrapper itself."""
+    return model if is_timm(model) else model.base_model
+
+
+def run(backbone: nn.Module, inputs: Mapping[str, torch.Tensor], *, layers: bool) -> Any:
+    """Return a backbone's outputs for the model's keyword arguments.
+
+    Args:
+        backbone: From `backbone_of`.
+        inputs: The keyword arguments.
+        layers: Whether the hidden states of all layers are wanted.
+    """
+    if is_timm(backbone):
+        return BaseModelOutput(last_hidden_state=states(backbone, inputs["pixel_values"]))
+    return backbone(**inputs, output_hidden_states=layers)
 
 
 def pool(backbone: nn.Module, outputs: Any, kind: str, mask: torch.Tensor | None) -> torch.Tensor:
@@ -22,7 +63,7 @@ def pool(backbone: nn.Module, outputs: Any, kind: str, mask: torch.Tensor | None
     Args:
         backbone: The model without its head.
         outputs: What it returned: `last_hidden_state` (B, T, D) or (B, C, H, W), for `layer_mean` also `hidden_states`.
-        kind: `"first"`, `"mean"` or `"layer_mean"`.
+        kind: One of `pooled_kinds`.
         mask: Attention mask (B, T); None where nothing is padded.
 
     Returns:
@@ -34,7 +75,23 @@ def pool(backbone: nn.Module, outputs: Any, kind: str, mask: torch.Tensor | None
     skip = prefix_tokens(backbone)
     if kind == "mean":
         return mean_over_positions(outputs.last_hidden_state, mask, skip)
+    if kind == "flatten":
+        last: torch.Tensor = outputs.last_hidden_state
+        return (last[:, skip:] if last.dim() == SEQUENCE_DIMENSIONS else last).flatten(1)
     return torch.stack([mean_over_positions(state, mask, skip) for state in outputs.hidden_states]).mean(0)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put every module in evaluation mode inside the block, and each back as it was behind it."""
+    training = [module for module in model.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 def mean_over_positions(states: torch.Tensor, mask: torch.Tensor | None, skip: int = 0) -> torch.Tensor:
@@ -49,6 +106,8 @@ def mean_over_positions(states: torch.Tensor, mask: torch.Tensor | None, skip: i
 
 def prefix_tokens(backbone: nn.Module) -> int:
     """Return how many tokens of an image transformer stand before the patches (class, distillation, registers)."""
+    if is_timm(backbone):
+        return int(getattr(inner(backbone), "num_prefix_tokens", 0))
     tokens = 0
     for name, parameter in backbone.named_parameters():
         if name.rsplit(".", 1)[-1] in PREFIX_TOKENS:
@@ -58,8 +117,8 @@ def prefix_tokens(backbone: nn.Module) -> int:
 
 def reads_first_token(model: PreTrainedModel) -> bool:
     """Return whether the first position sums up the example: a class token, or the start of a two-way text encoder."""
-    if prefix_tokens(model) > 0:
-        return True
+    if is_timm(model) or prefix_tokens(model) > 0:
+        return prefix_tokens(model) > 0
     kind = model.config.model_type
     return kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not (
         kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and model.config.to_dict().get("is_decoder", False)

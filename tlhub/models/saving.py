@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -91,7 +91,8 @@ def save_pooled(model: PooledClassifier, processor: Any, folder: Path, *, label_
     save_file(weights, folder / HEAD_WEIGHTS, metadata={"format": "pt"})
 
 
-def pooled_classifier(model: PreTrainedModel, kind: str, form: HeadForm, *, seed: int) -> PooledClassifier:
+def pooled_classifier(model: PreTrainedModel, kind: str, form: HeadForm, *, seed: int,
+                      sample: Mapping[str, torch.Tensor] | None = None) -> PooledClassifier:
     """Return the model with a fresh head of tlhub's own over one kind of features.
 
     Args:
@@ -99,9 +100,10 @@ def pooled_classifier(model: PreTrainedModel, kind: str, form: HeadForm, *, seed
         kind: One of `features.available_features`.
         form: What the head looks like.
         seed: The run's seed.
+        sample: Keyword arguments for one example; needed for `flatten`.
     """
     with seeded(derive(seed, "head")):
-        head = form.build(feature_width(model, kind), number_of_labels(model))
+        head = form.build(feature_width(model, kind, sample), number_of_labels(model))
     return PooledClassifier(model, kind, head, form).eval()
 
 
