@@ -6,108 +6,30 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import PIL
 import torch
 from PIL import Image
 
 from tlhub.config import DataConfig
-from tlhub.data.augment import crop_boxes, resample
+from tlhub.data.augment import Augmentation
 from tlhub.data.cache import ArrayCache, cache_root
 from tlhub.data.decode import open_image
+from tlhub.data.mixing import Mixing
+from tlhub.data.pixels import NotWholeError, PixelProcessor
 from tlhub.data.prepare import Examples
 from tlhub.data.tensors import to_device
-from tlhub.errors import CheckpointError, DataError
+from tlhub.errors import DataError
 from tlhub.seeding import uniforms
 
 _CHUNK = 16
 """Images handed to the processor at a time: it then works on those of one size together."""
 _GIB = 2**30
 _LOGGER = logging.getLogger(__name__)
-
-
-class _NotWholeError(Exception):
-    """The processor makes pixels that are not whole numbers before they are normalised."""
-
-
-class PixelProcessor:
-    """A checkpoint's image processor, split into what shapes an image and what normalises its values.
-
-    Any processor will do: what it makes of a black and of a white image tells the normalisation, `(value - shift) /
-    scale` for each channel, and undoing that gives the whole numbers 0..255 that it normalised.
-
-    Args:
-        processor: Called with a list of images and `return_tensors="pt"`, it returns `pixel_values`.
-
-    Attributes:
-        shape: Channels, height and width of what it makes.
-        shift: float32, shape (channels, 1, 1).
-        scale: float32, shape (channels, 1, 1).
-
-    Raises:
-        CheckpointError: It makes images of different sizes.
-    """
-
-    def __init__(self, processor: Callable[..., Any]) -> None:
-        self._processor = processor
-        black, white = (self.values([Image.new("RGB", (256, 256), (level,) * 3)])[0] for level in (0, 255))
-        self.shape: tuple[int, ...] = tuple(black.shape)
-        middle = (slice(None), self.shape[1] // 2, self.shape[2] // 2)
-        low, high = black[middle].astype(np.float64), white[middle].astype(np.float64)
-        step = np.where(high > low, (high - low) / 255, 1.0)
-        self.shift: np.ndarray = (-low / step).astype(np.float32)[:, None, None]
-        self.scale: np.ndarray = (1 / step).astype(np.float32)[:, None, None]
-
-    def values(self, images: Sequence[Image.Image]) -> np.ndarray:
-        """Return exactly what the processor makes of images, float32, shape (n, channels, height, width).
-
-        Raises:
-            CheckpointError: It does not give all images one size.
-        """
-        try:
-            output = self._processor(list(images), return_tensors="pt")["pixel_values"]
-        except ValueError as error:
-            raise CheckpointError("the checkpoint's image processor does not give images one size "
-                                  f"({str(error).splitlines()[0][:120]}); configure a fixed size") from None
-        values: np.ndarray = output.to(torch.float32).numpy()
-        return values
-
-    def pixels(self, images: Sequence[Image.Image]) -> np.ndarray:
-        """Return shaped images before normalisation, uint8, shape (n, channels, height, width).
-
-        Raises:
-            CheckpointError: An image gets another size than the others.
-            _NotWholeError: They are not whole numbers.
-        """
-        values = self.fixed(images) * self.scale + self.shift
-        whole = np.rint(values)
-        if np.abs(values - whole).max(initial=0) > 0.01 or whole.min(initial=0) < 0 or whole.max(initial=0) > 255:
-            raise _NotWholeError
-        pixels: np.ndarray = whole.astype(np.uint8)
-        return pixels
-
-    def fixed(self, images: Sequence[Image.Image]) -> np.ndarray:
-        """Return `values`, checked to have the one shape.
-
-        Raises:
-            CheckpointError: An image gets another size than the others.
-        """
-        values = self.values(images)
-        if values.shape[1:] != self.shape:
-            raise CheckpointError(f"the checkpoint's image processor makes {values.shape[1:]} of one image and "
-                                  f"{self.shape} of another; set a fixed size in its configuration")
-        return values
-
-    def key(self) -> str:
-        """Return a text that changes with what the processor does."""
-        noise = np.random.Generator(np.random.Philox(key=0)).integers(0, 256, (151, 203, 3), dtype=np.uint8)
-        outcome = hashlib.sha256(self.values([Image.fromarray(noise)]).tobytes()).hexdigest()
-        return f"{type(self._processor).__name__} {self.shape} {outcome} PIL {PIL.__version__}"
 
 
 class ImageInputs:
@@ -120,13 +42,14 @@ class ImageInputs:
         examples: Paths or contents of image files, and labels.
         processor: The checkpoint's image processor.
         fingerprint: What the examples are, for the cache.
-        data: `crop`, `flip`, and where and how much is cached.
+        data: The augmentation, and where and how much is cached.
         seed: The run's seed, for the augmentation.
         workers: Threads that decode; None for the number of cores.
 
     Attributes:
-        labels: int64, shape (n,).
+        labels: The targets, of shape (n,) or (n, t).
         lengths: None: all images have one size.
+        mixing: What is mixed with what in training; None for nothing.
 
     Raises:
         CheckpointError: The processor makes images of different sizes.
@@ -139,7 +62,10 @@ class ImageInputs:
         self.lengths: np.ndarray | None = None
         self._examples = examples
         self._processor = PixelProcessor(processor)
-        self._crop, self._flip, self._seed = bool(data.crop), bool(data.flip), seed
+        self._augmentation, self._seed = Augmentation.of(data), seed
+        _, height, width = self._processor.shape
+        self.mixing = Mixing(seed, len(self), mixup=data.mixup, cutmix=data.cutmix,
+                             size=(height, width)) if data.mixup or data.cutmix else None
         self._pool = ThreadPoolExecutor(workers or os.cpu_count())
         self._table = self._cached(fingerprint, data)
 
@@ -147,12 +73,17 @@ class ImageInputs:
         """Return the number of images."""
         return len(self.labels)
 
+    @property
+    def augmented(self) -> bool:
+        """Whether training images differ from epoch to epoch, alone or by what they are mixed with."""
+        return self._augmentation.active or self.mixing is not None
+
     def batch(self, indices: np.ndarray, epoch: int | None, device: torch.device) -> dict[str, torch.Tensor]:
         """Return the model's keyword arguments for some images.
 
         Args:
             indices: Which images, shape (b,).
-            epoch: The epoch whose crops and flips are applied; None for the images as the processor makes them.
+            epoch: The epoch whose augmentation is applied; None for the images as the processor makes them.
             device: Where the images are normalised and augmented.
 
         Returns:
@@ -161,22 +92,60 @@ class ImageInputs:
         Raises:
             DataError: An image cannot be decoded.
         """
-        table = self._table[indices] if self._table is not None else self._decoded(indices)
-        tensor = to_device(table, device)
-        if tensor.dtype == torch.uint8:
-            shift, scale = (to_device(part, device) for part in (self._processor.shift, self._processor.scale))
-            tensor = tensor.to(torch.float32).sub_(shift).div_(scale)
-        if epoch is not None and (self._crop or self._flip):
-            tensor = self._augmented(tensor, indices, epoch)
-        return {"pixel_values": tensor}
+        if epoch is not None and self.augmented:
+            return {"pixel_values": self._normalised(self._view(indices, epoch, device))}
+        values = self._stored(indices, device)
+        return {"pixel_values": values if values.is_floating_point() else self._normalised(values.to(torch.float32))}
 
-    def _augmented(self, images: torch.Tensor, indices: np.ndarray, epoch: int) -> torch.Tensor:
-        draws = uniforms(self._seed, epoch, indices, 5)
-        flips = (draws[:, 4] < 0.5) & self._flip
-        if self._crop:
-            return resample(images, crop_boxes(draws[:, :4], *self._processor.shape[1:]), flips)
-        mirrored = torch.from_numpy(flips).to(images.device)[:, None, None, None]
-        return torch.where(mirrored, images.flip(-1), images)
+    def pictures(self, indices: np.ndarray, epoch: int | None) -> np.ndarray:
+        """Return images to look at, as the model gets them but for the normalisation.
+
+        Args:
+            indices: Which images, shape (b,).
+            epoch: The epoch whose augmentation is applied; None for the images as the processor makes them.
+
+        Returns:
+            uint8, shape (b, height, width, 3).
+
+        Raises:
+            DataError: An image cannot be decoded.
+        """
+        device = torch.device("cpu")
+        pixels = self._pixels(indices, device) if epoch is None else self._view(indices, epoch, device)
+        whole: np.ndarray = pixels.round().clamp(0, 255).to(torch.uint8).expand(-1, 3, -1, -1).numpy()
+        return np.ascontiguousarray(whole.transpose(0, 2, 3, 1))
+
+    def _view(self, indices: np.ndarray, epoch: int, device: torch.device) -> torch.Tensor:
+        """Return augmented and mixed images, values 0 to 255."""
+        if self.mixing is None:
+            return self._augmented(indices, epoch, device)
+        mix = self.mixing.draw(epoch, indices)
+        images, others = self._augmented(np.concatenate([indices, mix.partners]), epoch, device).chunk(2)
+        return mix.blend(images, others)
+
+    def _augmented(self, indices: np.ndarray, epoch: int, device: torch.device) -> torch.Tensor:
+        draws = uniforms(self._seed, epoch, indices, self._augmentation.draws)
+        mean = to_device(self._processor.shift, device)  # what normalisation makes zero
+        return self._augmentation.apply(self._pixels(indices, device), draws, erased=mean)
+
+    def _pixels(self, indices: np.ndarray, device: torch.device) -> torch.Tensor:
+        """Return images before normalisation, values 0 to 255, float32."""
+        values = self._stored(indices, device)
+        if values.is_floating_point():
+            shift, scale = self._normalisation(device)
+            return values.mul_(scale).add_(shift)
+        return values.to(torch.float32)
+
+    def _normalised(self, pixels: torch.Tensor) -> torch.Tensor:
+        shift, scale = self._normalisation(pixels.device)
+        return pixels.sub_(shift).div_(scale)
+
+    def _normalisation(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        return to_device(self._processor.shift, device), to_device(self._processor.scale, device)
+
+    def _stored(self, indices: np.ndarray, device: torch.device) -> torch.Tensor:
+        """Return a copy of what is kept: pixels where uint8, normalised values where float32."""
+        return to_device(self._table[indices] if self._table is not None else self._decoded(indices), device)
 
     def _cached(self, fingerprint: str, data: DataConfig) -> np.ndarray | None:
         size = len(self) * int(np.prod(self._processor.shape))
@@ -189,7 +158,7 @@ class ImageInputs:
         if found is None:
             try:
                 self._fill(cache, key, np.dtype(np.uint8), self._processor.pixels)
-            except _NotWholeError:
+            except NotWholeError:
                 if not self._fits(4 * size, data):
                     return None
                 self._fill(cache, key, np.dtype(np.float32), self._processor.fixed)
