@@ -32,7 +32,7 @@ from tlhub.models.features import extract_features
 from tlhub.models.freezing import BatchNorm, frozen_modules, trainable_report
 from tlhub.models.heads import feature_width, output_layer, output_parameters
 from tlhub.models.outputs import OutputMap
-from tlhub.models.prefix import CannotEnterError, cache_prefix, entering
+from tlhub.models.prefix import CannotEnterError, Entry, cache_prefix, entering
 from tlhub.problems import Problem
 from tlhub.registry import STRATEGIES
 from tlhub.seeding import derive
@@ -129,23 +129,29 @@ class Workbench:
 
         What cannot be entered stays whole and reads `inputs`, and the user is told why.
         """
+        with self.accelerator.main_process_first():
+            found = self._prefix(model.to(self.accelerator.device))
+        if found is None:
+            yield self.inputs
+            return
+        entry, inputs = found
+        self.tell(f"the frozen blocks were run once; training begins at {entry.name}")
+        with entering(model, entry):
+            yield inputs
+
+    def _prefix(self, model: nn.Module) -> tuple[Entry, Mapping[str, Inputs]] | None:
         train = self.inputs["train"]
         try:
             if isinstance(train, ImageInputs) and train.augmented:
                 raise CannotEnterError("augmentation changes what they read")
-            with self.accelerator.main_process_first():
-                entry, inputs = cache_prefix(
-                    model.to(self.accelerator.device), {split: self.inputs[split] for split in ("train", "validation")},
-                    cache=self.cache, key=f"{self._weights()}-{self._processing()}-{self.fingerprint}",
-                    limit=self.config.data.cache_limit_gib * 2**30, device=self.accelerator.device,
-                    batch_size=self.config.train.micro_batch_size or 64)
+            return cache_prefix(
+                model, {split: self.inputs[split] for split in ("train", "validation")}, cache=self.cache,
+                key=f"{self._weights()}-{self._processing()}-{self.fingerprint}",
+                limit=self.config.data.cache_limit_gib * 2**30, device=self.accelerator.device,
+                batch_size=self.config.train.micro_batch_size or 64)
         except CannotEnterError as error:
             self.tell(f"the frozen blocks are run in every epoch: {error}")
-            yield self.inputs
-            return
-        self.tell(f"the frozen blocks were run once; training begins at {entry.name}")
-        with entering(model, entry):
-            yield inputs
+            return None
 
     def train(self, model: nn.Module, inputs: Mapping[str, Inputs], *, whole: nn.Module | None = None,
               schedule: Schedule | None = None) -> None:

@@ -8,19 +8,23 @@ from dataclasses import dataclass
 from torch import nn
 from transformers import PreTrainedModel
 
+from tlhub.errors import CheckpointError
 from tlhub.models.heads import output_layer
 
 UNITS = re.compile(
     r"(?:^|.*?\.)(?:"
     r"stages\.\d+\.(?:layers|blocks)\.\d+"  # ResNet, ConvNeXt, RegNet; timm's ConvNeXt
     r"|layers\.\d+\.blocks\.\d+"  # Swin, also timm's
-    r"|layer\d+\.\d+"  # timm's ResNet
+    r"|layer\d+\.\d+|s\d+\.b\d+"  # timm's ResNet and RegNet
     r"|albert_layer_groups\.\d+"
+    r"|(?:blocks|block)\.\d+\.\d+"  # timm's EfficientNet and MobileNet; SegFormer
     r"|(?:layers|layer|blocks|block|h)\.\d+"  # transformers
-    r"|features\.\d+"  # timm's VGG
+    r"|features\.(?:\d+|denseblock\d+|transition\d+)"  # timm's VGG and DenseNet
     r"|(?:Conv2d_|Mixed_)\w+"  # timm's Inception
     r")(?=\.)"
 )
+WITHOUT_BLOCKS = ("full", "scratch", "head", "linear_probe", "lp_ft", "lora")
+"""Strategies that need no blocks."""
 STAGES = re.compile(r"(?:^|.*?\.)(?:stages|layers)\.\d+(?=\.)")
 
 
@@ -40,8 +44,9 @@ class Block:
 def blocks(model: nn.Module) -> list[Block]:
     """Return the model's blocks in the order of computation: the stem, the layers, the head.
 
-    A layer is a transformer's layer or a residual block. What stands between two layers of different stages joins its
-    own stage's nearest layer; a last norm and a pooler join the last layer. Everything after the backbone is the head.
+    A layer is a transformer's layer, a residual block, or a convolution with its norm where there are none of these.
+    What stands between two layers of different stages joins its own stage's nearest layer; a last norm and a pooler
+    join the last layer. Everything after the backbone is the head.
 
     Args:
         model: Any model with an output layer; adapters may be on it.
@@ -59,12 +64,55 @@ def block_index(model: nn.Module) -> dict[str, int]:
     return {name: index for index, block in enumerate(blocks(model)) for name in block.prefixes}
 
 
+def known_blocks(model: nn.Module, strategy: str) -> list[Block]:
+    """Return `blocks(model)` for a strategy that cannot do without layers between stem and head.
+
+    Raises:
+        CheckpointError: None are known in this architecture.
+    """
+    found = blocks(model)
+    if all(block.name in ("stem", "head") for block in found):
+        kind = next((type(part.base_model).__name__ for part in model.modules() if isinstance(part, PreTrainedModel)),
+                    type(model).__name__)
+        raise CheckpointError(f"--strategy {strategy} needs the blocks of the backbone in their order, and in {kind} "
+                              f"none are known; take one of: {', '.join(WITHOUT_BLOCKS)}")
+    return found
+
+
+def unit_modules(model: nn.Module) -> tuple[str, ...]:
+    """Return the paths of the modules that compute the layers, in the order of their definition.
+
+    A layer is one module, but for a convolution whose norm stands beside it.
+    """
+    return tuple(dict.fromkeys(_units([name for name, _ in model.named_parameters()]).values()))
+
+
+def stage_modules(model: nn.Module) -> tuple[str, ...]:
+    """Return the paths of the modules that hold the layers of one stage and what leads into or out of it."""
+    return tuple(stage for stage in dict.fromkeys(map(_stage, unit_modules(model))) if stage)
+
+
+def _units(names: list[str]) -> dict[str, str]:
+    """Return the module of its layer for each parameter that stands in one."""
+    units = {name: match.group() for name in names if (match := UNITS.match(name))}
+    groups = set(units.values())
+    return {name: unit for name, unit in units.items() if not any(other.startswith(unit + ".") for other in groups)}
+
+
+def _joined(model: nn.Module, units: dict[str, str]) -> dict[str, str]:
+    """Put each norm that is a unit by itself, as VGG's are, into the unit before it."""
+    matrices = {units[name] for name, parameter in model.named_parameters() if name in units and parameter.dim() > 1}
+    joined, latest = dict[str, str](), ""
+    for name, unit in units.items():
+        latest = unit if unit in matrices or not latest else latest
+        joined[name] = latest
+    return joined
+
+
 def _assign(model: nn.Module) -> dict[str, str]:
     """Return for each parameter the block it is in."""
     names = [name for name, _ in model.named_parameters()]
-    units = {name: match.group() for name in names if (match := UNITS.match(name))}
-    groups = set(units.values())
-    units = {name: unit for name, unit in units.items() if not any(other.startswith(unit + ".") for other in groups)}
+    units = _joined(model, _units(names))
     head = _head_names(model, names)
     first_of: dict[str, str] = {}
     for name, unit in units.items():

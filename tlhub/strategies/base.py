@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
@@ -20,6 +21,7 @@ from tlhub.models.checkpoints import Checkpoint
 from tlhub.models.features import available_features
 from tlhub.models.outputs import IDENTITY, OutputMap
 from tlhub.models.probes import choose_features, ridge_loo
+from tlhub.training.unfreezing import Schedule
 
 
 class Workbench(Protocol):
@@ -52,13 +54,21 @@ class Workbench(Protocol):
     def features(self, kinds: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
         """Return the frozen checkpoint's features, kind -> split -> (n, d), computed once and cached."""
 
-    def train(self, model: nn.Module, inputs: Mapping[str, Inputs], *, whole: nn.Module | None = None) -> None:
+    def entered(self, model: nn.Module) -> AbstractContextManager[Mapping[str, Inputs]]:
+        """Let a partly frozen model begin at its first trained block, where that can be done; give what it reads then.
+
+        What cannot be entered stays whole and reads `inputs`, and the user is told why.
+        """
+
+    def train(self, model: nn.Module, inputs: Mapping[str, Inputs], *, whole: nn.Module | None = None,
+              schedule: Schedule | None = None) -> None:
         """Train what needs a gradient, and leave the weights that were best on validation.
 
         Args:
             model: What is trained.
             inputs: What it reads, by split.
             whole: The model that `model` is the head of, where it is trained by itself.
+            schedule: When each part of what is trained is unfrozen; None for all of it from the start.
         """
 
     def tell(self, line: str) -> None:

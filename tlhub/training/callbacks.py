@@ -128,7 +128,11 @@ class Audit(Callback):
 
     def on_start(self, job: Job, progress: Progress) -> None:
         """Remember every tensor."""
-        self._audit, self._first = TrainabilityAudit(self.model), progress.step
+        self.renew(progress)
+
+    def renew(self, progress: Progress) -> None:
+        """Begin anew with what is declared trainable now."""
+        self._audit, self._first, self._rates = TrainabilityAudit(self.model), progress.step, {}
 
     def on_gradients(self, job: Job, progress: Progress) -> None:
         """Note which tensors the loss depends on."""
@@ -142,8 +146,16 @@ class Audit(Callback):
 
     def on_step(self, job: Job, progress: Progress) -> None:
         """Check once, after `after_steps` steps or at the last one."""
-        last = progress.step == job.total_steps
-        if self._audit is not None and (progress.step - self._first >= self.after_steps or last):
+        if progress.step - self._first >= self.after_steps or progress.step == job.total_steps:
+            self.conclude(job)
+
+    def conclude(self, job: Job) -> None:
+        """Check what has been seen so far, where that was not done yet.
+
+        Raises:
+            TlhubError: A frozen tensor moved, or a trainable one did not.
+        """
+        if self._audit is not None:
             idle = self._audit.check(self.model, self._rates)
             self._audit = None
             if idle and job.accelerator.is_main_process:
@@ -205,12 +217,14 @@ class CheckpointStore:
 
     Args:
         folder: The run's `checkpoints/`.
-        model: The bare model whose trained parameters and buffers are kept.
+        model: The bare model. What it declares trainable now is kept, with the buffers, also while it is frozen: a best
+            state without what is unfrozen later would be mixed with later weights.
     """
 
     def __init__(self, folder: Path, model: nn.Module) -> None:
         self.folder = folder
         self.model = model
+        self._trained = frozenset(name for name, value in model.named_parameters() if value.requires_grad)
         self._best: dict[str, torch.Tensor] = {}
 
     def save(self, job: Job, progress: Progress) -> None:
@@ -254,7 +268,7 @@ class CheckpointStore:
         return checkpointing.latest(self.folder, "step")
 
     def _weights(self) -> dict[str, torch.Tensor]:
-        trained = {name: value for name, value in self.model.named_parameters() if value.requires_grad}
+        trained = {name: value for name, value in self.model.named_parameters() if name in self._trained}
         return {**trained, **dict(self.model.named_buffers())}
 
     @torch.no_grad()
