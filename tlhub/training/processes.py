@@ -17,6 +17,9 @@ from tlhub.errors import UsageError, nearest
 from tlhub.launching import leave_group
 
 _PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
+_SHARDING = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
+             "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM", "ACCELERATE_USE_PARALLELISM_CONFIG": "a parallelism_config"}
+"""What accelerate's launcher sets in the environment where a process holds only a part of the model."""
 
 
 def make_accelerator(config: RunConfig, *, training: bool = True) -> Accelerator:
@@ -27,9 +30,10 @@ def make_accelerator(config: RunConfig, *, training: bool = True) -> Accelerator
         training: False for a finished run: it predicts without trackers, and on a CPU whatever it was trained on.
 
     Raises:
-        UsageError: The launcher started processes that do not know each other, a tracker is not installed, or the
-            device does not compute in the precision.
+        UsageError: The launcher started processes that do not know each other or asks for a divided model, a tracker is
+            not installed, or the device does not compute in the precision.
     """
+    _refuse_sharding()
     trackers = list(config.log.trackers) if training else []
     _check_trackers(trackers)
     accelerated = torch.accelerator.is_available()
@@ -52,6 +56,19 @@ def make_accelerator(config: RunConfig, *, training: bool = True) -> Accelerator
     if launched > 1:
         atexit.register(leave_group)
     return accelerator
+
+
+def _refuse_sharding() -> None:
+    """Refuse launchers that divide the model: checkpoints, the audit and the saved model take it for whole.
+
+    The environment tells, since without an accelerator accelerate copies the model nevertheless, and says nothing.
+    """
+    for variable, name in _SHARDING.items():
+        if os.environ.get(variable, "false").lower() == "true":
+            raise UsageError(f"the launch configuration asks for {name}, which gives each process a part of the model, "
+                             "and tlhub trains whole models only: launch copies of it, as "
+                             "recipes/accelerate/ddp.yaml does, and lower --train.micro_batch_size or take --strategy "
+                             "lora where memory is short")
 
 
 def _check_trackers(names: Sequence[str]) -> None:
