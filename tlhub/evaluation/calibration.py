@@ -11,7 +11,6 @@ from tlhub.evaluation.outcomes import ECE_BINS, ClassOutcome, bin_of
 
 LARGEST = 100.0
 """Temperatures lie between 1 / LARGEST and LARGEST; beyond them a model is certain of all, or of nothing."""
-_MOST_STEPS = 100
 _CLOSE = 1e-10
 
 
@@ -41,15 +40,15 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
         return 1.0
     low, high = -np.log(LARGEST), np.log(LARGEST)
     log_inverse, last_step = 0.0, high - low
-    for _ in range(_MOST_STEPS):
+    while high - low > _CLOSE:
         slope, curvature = _derivatives(scores, right, float(np.exp(log_inverse)))
         low, high = (log_inverse, high) if slope < 0 else (low, log_inverse)
         step = -slope / curvature if curvature > 0 else np.inf
+        if abs(step) < _CLOSE:
+            break
         if not low < log_inverse + step < high or abs(step) > abs(last_step) / 2:
             step = (low + high) / 2 - log_inverse
         log_inverse, last_step = log_inverse + step, step
-        if abs(step) < _CLOSE:
-            break
     return float(np.exp(-log_inverse))
 
 
