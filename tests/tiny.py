@@ -22,6 +22,18 @@ SENTENCE = (
 WORDS = tuple(SENTENCE.split())
 TEXT_KINDS = ("bert", "roberta", "distilbert", "gpt2")
 IMAGE_KINDS = ("vit", "resnet", "convnextv2", "swin")
+TIMM_MODELS: dict[str, tuple[str, dict[str, Any]]] = {
+    "timm_resnet": ("resnet18", {"layers": [1, 1, 1, 1], "channels": [8, 8, 8, HIDDEN], "output_stride": 8}),
+    "timm_vit": ("test_vit", {"img_size": SIZE, "patch_size": 8, "embed_dim": HIDDEN, "depth": 2, "num_heads": 2}),
+    "timm_convnext": ("test_convnext", {}),
+    "timm_efficientnet": ("test_efficientnet", {}),
+    "timm_vgg": ("vgg11", {"mlp_ratio": 0.01}),
+}
+"""Kinds of timm: the architecture, and what makes it small. VGG, 9.5 million numbers, is the one that is not."""
+TIMM_KINDS = tuple(TIMM_MODELS)
+TIMM_LABELS = ("1", "2", "3", "4", "5")
+"""What a checkpoint of timm tells apart by itself: they all come with a head."""
+MEAN, DEVIATION = [0.5, 0.4, 0.3], [0.2, 0.25, 0.3]
 
 
 def word_pieces() -> transformers.PreTrainedTokenizerFast:
@@ -58,23 +70,34 @@ def byte_pairs() -> transformers.PreTrainedTokenizerFast:
 
 def image_processor(kind: str = "vit") -> Any:
     """Return an image processor for 32 pixels, of the class that the architecture comes with."""
-    mean, deviation = [0.5, 0.4, 0.3], [0.2, 0.25, 0.3]
     if kind in ("vit", "swin"):
         return transformers.ViTImageProcessor(
-            size={"height": SIZE, "width": SIZE}, image_mean=mean, image_std=deviation
+            size={"height": SIZE, "width": SIZE}, image_mean=MEAN, image_std=DEVIATION
         )
+    if kind in TIMM_KINDS:
+        return transformers.TimmWrapperImageProcessor(timm_preprocessing())
     return transformers.ConvNextImageProcessor(
-        size={"shortest_edge": SIZE}, crop_pct=0.875, image_mean=mean, image_std=deviation
+        size={"shortest_edge": SIZE}, crop_pct=0.875, image_mean=MEAN, image_std=DEVIATION
     )
+
+
+def timm_preprocessing() -> dict[str, Any]:
+    """Return how pictures are prepared for the models of timm: with values that are nobody's defaults."""
+    return {"input_size": (3, SIZE, SIZE), "interpolation": "bilinear", "crop_pct": 0.8, "mean": MEAN,
+            "std": DEVIATION}
 
 
 def configuration(kind: str, **changes: Any) -> Any:
     """Return the configuration of a tiny model.
 
     Args:
-        kind: One of `TEXT_KINDS` or `IMAGE_KINDS`.
+        kind: One of `TEXT_KINDS`, `IMAGE_KINDS` or `TIMM_KINDS`.
         changes: Fields to set otherwise.
     """
+    if kind in TIMM_KINDS:
+        name, arguments = TIMM_MODELS[kind]
+        return transformers.TimmWrapperConfig(architecture=name, model_args=arguments | changes,
+                                              pretrained_cfg=timm_preprocessing())
     encoder = {"hidden_size": HIDDEN, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
     text = {"vocab_size": len(word_pieces()), "max_position_embeddings": 70, "pad_token_id": 0}
     makers: dict[str, tuple[Any, dict[str, Any]]] = {
@@ -99,7 +122,7 @@ def configuration(kind: str, **changes: Any) -> Any:
 
 def processor(kind: str) -> Any:
     """Return the processor that goes with a kind of model."""
-    if kind in IMAGE_KINDS:
+    if kind in IMAGE_KINDS + TIMM_KINDS:
         return image_processor(kind)
     return byte_pairs() if kind == "gpt2" else word_pieces()
 
@@ -108,13 +131,14 @@ def model(kind: str, labels: Sequence[str] | None = None, *, seed: int = 0, **ch
     """Return a tiny random model, larger in spread than a fresh one so that outputs differ between inputs.
 
     Args:
-        kind: One of `TEXT_KINDS` or `IMAGE_KINDS`.
+        kind: One of `TEXT_KINDS`, `IMAGE_KINDS` or `TIMM_KINDS`.
         labels: Names for a classifier; None for the backbone alone.
         seed: Seed of the weights.
         changes: Fields of the configuration to set otherwise.
     """
     settings = configuration(kind, **changes)
     automatic = transformers.AutoModel
+    labels = TIMM_LABELS if labels is None and kind in TIMM_KINDS else labels
     if labels is not None:
         settings.id2label = dict(enumerate(labels))
         settings.label2id = {name: index for index, name in enumerate(labels)}
@@ -138,7 +162,7 @@ def auto_model(kind: str) -> Any:
 
 def auto_names(kind: str) -> tuple[str, str]:
     """Return the names of the auto classes of model and processor."""
-    if kind in IMAGE_KINDS:
+    if kind in IMAGE_KINDS + TIMM_KINDS:
         return "AutoModelForImageClassification", "AutoImageProcessor"
     return "AutoModelForSequenceClassification", "AutoTokenizer"
 
@@ -148,12 +172,20 @@ def checkpoint(folder: Path, kind: str, labels: Sequence[str] | None = None, *, 
 
     Args:
         folder: Where to save.
-        kind: One of `TEXT_KINDS` or `IMAGE_KINDS`.
+        kind: One of `TEXT_KINDS`, `IMAGE_KINDS` or `TIMM_KINDS`.
         labels: Names for a classifier; None for the backbone alone.
         seed: Seed of the weights.
         changes: Fields of the configuration to set otherwise.
     """
-    model(kind, labels, seed=seed, **changes).save_pretrained(folder)
+    made = model(kind, labels, seed=seed, **changes)
+    if kind in TIMM_KINDS:
+        from timm.models import save_for_hf  # importing it takes seconds, which tests of other kinds can save
+
+        # As timm itself lays its repositories out: no file for the processor, and some arguments given twice.
+        save_for_hf(made.timm_model, folder, safe_serialization=True, data_config=timm_preprocessing(),
+                    model_config={"label_names": list(labels or TIMM_LABELS)})
+        return folder
+    made.save_pretrained(folder)
     processor(kind).save_pretrained(folder)
     return folder
 
@@ -161,7 +193,7 @@ def checkpoint(folder: Path, kind: str, labels: Sequence[str] | None = None, *, 
 def inputs(kind: str, examples: int = 4, seed: int = 0) -> dict[str, torch.Tensor]:
     """Return a batch of a model's keyword arguments, the texts of different lengths."""
     generator = torch.Generator().manual_seed(seed)
-    if kind in IMAGE_KINDS:
+    if kind in IMAGE_KINDS + TIMM_KINDS:
         return {"pixel_values": torch.randn(examples, 3, SIZE, SIZE, generator=generator)}
     texts = [" ".join(WORDS[(3 * row + column) % len(WORDS)] for column in range(2 + row)) for row in range(examples)]
     tokenizer = processor(kind)
