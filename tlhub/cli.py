@@ -168,7 +168,7 @@ def _batches(inputs: Sequence[str], size: int) -> list[list[str]]:
 def _data_check(argv: list[str]) -> Ending:
     given = DATA_CHECK.arguments(argv)
     config = options.from_kwargs(given["task"], data=given.get("data", {}), model="-", seed=given.get("seed", 0))
-    from tlhub.data.prepare import check_report
+    from tlhub.data.check import check_report
     from tlhub.registry import TASKS
 
     facts, problems = check_report(config.data, TASKS.get(config.task).modality, seed=config.seed)

@@ -52,6 +52,14 @@ def check_texts(texts: Sequence[str | None]) -> Checked:
     return Checked(digests, [None if (text or "").strip() else "no text" for text in texts])
 
 
+def check_pairs(pairs: Sequence[tuple[str, str]]) -> Checked:
+    """Hash pairs of texts, and find those of which a text is missing or empty."""
+    both = [[text.strip() for text in pair] for pair in pairs]
+    digests = [_digest(json.dumps(pair).encode()) for pair in both]
+    return Checked(digests, ["no text" if not first else "no second text" if not second else None
+                             for first, second in both])
+
+
 @dataclass
 class ImageAuditor:
     """Decodes every image once, and remembers the outcome between runs.

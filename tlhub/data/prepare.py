@@ -5,27 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from tlhub.config import SINGLE_LABEL, DataConfig
-from tlhub.data.audit import BadExample, ImageAuditor, check_texts, keep_apart
-from tlhub.data.cache import cache_root
+from tlhub.data.audit import BadExample, keep_apart
 from tlhub.data.columns import Columns, infer_columns
-from tlhub.data.rows import Rows, make_rows, order_labels, read_images, read_labels, read_texts
+from tlhub.data.drafts import Draft, fill
+from tlhub.data.kinds import Kind
+from tlhub.data.problem_types import find_kind, known_kind
+from tlhub.data.rows import Rows
 from tlhub.data.sources import Source, read_source
 from tlhub.data.splits import draw, make_splits
-from tlhub.data.tables import Table
 from tlhub.data.targets import Target
 from tlhub.errors import DataError
 
 _ORDER = ("train", "validation", "test")
-_MANY_CLASSES = 20
-_SHOWN_CLASSES = 20
-_SHOWN_BAD = 20
 
 
 @dataclass(frozen=True)
@@ -77,17 +74,6 @@ class PreparedData:
         return self.target.names
 
 
-@dataclass
-class _Draft:
-    """A data set on its way: what is known so far."""
-
-    source: Source
-    columns: Columns
-    notes: list[str]
-    splits: dict[str, Rows] = field(default_factory=dict)
-    quarantined: list[BadExample] = field(default_factory=list)
-
-
 def prepare(data: DataConfig, modality: str, *, problems: tuple[str, ...] = (SINGLE_LABEL,), seed: int) -> PreparedData:
     """Read a data set and make it ready for a run.
 
@@ -104,22 +90,55 @@ def prepare(data: DataConfig, modality: str, *, problems: tuple[str, ...] = (SIN
         UsageError: No data is given.
         DataError: The data cannot be used as it is; the message says what to change.
     """
-    draft = _read(data, modality)
+    return finish(begin(read_source(data, modality), data, modality, problems=problems), data, modality, seed=seed)
+
+
+def begin(source: Source, data: DataConfig, modality: str, *, problems: tuple[str, ...],
+          collect: bool = False) -> Draft:
+    """Find the columns of a data set and its kind of target; inputs are not looked at yet.
+
+    Args:
+        source: The data set.
+        data: The data section of the configuration.
+        modality: `image` or `text`.
+        problems: The kinds of target that the task allows.
+        collect: Collect what is wrong, rather than stop at the first.
+
+    Raises:
+        UsageError: Options contradict each other.
+        DataError: Columns or the kind of target cannot be told.
+    """
+    columns = infer_columns(source, data, modality, problems=problems)
+    kind, notes = find_kind(source, columns, data, problems)
+    return Draft(source, columns, kind, [*source.notes, *notes], problems=[] if collect else None)
+
+
+def finish(draft: Draft, data: DataConfig, modality: str, *, seed: int) -> PreparedData:
+    """Read, check, divide and label what was begun.
+
+    Raises:
+        DataError: The data cannot be used as it is; where `draft` collects problems, it holds them all.
+    """
+    fill(draft, data, modality)
+    _stop_if_wrong(draft)
     if not {"train", "all"} & draft.splits.keys():
         raise DataError(f"'{data.source}' has no training split, only {', '.join(sorted(draft.splits)) or 'no rows'}; "
                         "name one of them train")
-    _check_labels(draft)
+    draft.kind.check(next(draft.splits[split].labels for split in ("train", "all") if split in draft.splits))
     _divide(draft, data, seed)
     _separate(draft)
     train = draft.splits["train"]
-    names = order_labels(set(train.labels), _training_table(draft.source), draft.columns.label)
-    _check_classes(draft, names, data)
+    names = draft.kind.names(train.labels)
+    _check_names(draft, names, data)
+    _stop_if_wrong(draft)
     if data.max_train_examples is not None and data.max_train_examples < len(train):
-        draft.splits["train"] = _subset(train, data.max_train_examples, len(names), seed)
-        draft.notes.append(f"training uses {data.max_train_examples} of {len(train)} examples, drawn by class")
-    splits = {split: _examples(rows, names) for split, rows in draft.splits.items()}
-    return PreparedData(splits, Target(SINGLE_LABEL, names), draft.columns, tuple(draft.quarantined),
-                        tuple(draft.notes), _fingerprint(draft.splits, names))
+        draft.splits["train"] = _subset(draft.kind, train, data.max_train_examples, seed)
+        draft.notes.append(f"training uses {data.max_train_examples} of {len(train)} examples, drawn "
+                           f"{draft.kind.evenly}")
+    draft.kind.check_training(draft.splits["train"].labels)
+    splits = {split: _examples(draft.kind, rows, names) for split, rows in draft.splits.items()}
+    return PreparedData(splits, Target(draft.kind.problem_type, names), draft.columns, tuple(draft.quarantined),
+                        tuple(draft.notes), _fingerprint(draft.splits, names), draft.columns.pair is not None)
 
 
 def prepare_evaluation(data: DataConfig, modality: str, *, target: Target, pairs: bool = False) -> Examples:
@@ -135,8 +154,14 @@ def prepare_evaluation(data: DataConfig, modality: str, *, target: Target, pairs
         UsageError: No data is given.
         DataError: The data cannot be used, or has a class that the run does not know.
     """
-    draft = _read(data, modality, only=("test",))
-    parts = [_examples(rows, target.names, split) for split, rows in draft.splits.items()]
+    source = read_source(data, modality)
+    columns = infer_columns(source, data, modality, problems=(target.problem_type,), target=target, pairs=pairs)
+    draft = Draft(source, columns, known_kind(source, columns, data, target), [])
+    fill(draft, data, modality, only=("test",))
+    if not draft.splits:
+        raise DataError(f"split 'test' of '{data.source}' has no labels to score by; fill them in, or name a file that "
+                        "has them")
+    parts = [_examples(draft.kind, rows, target.names, split) for split, rows in draft.splits.items()]
     if len(parts) == 1:
         return parts[0]
     groups = [part.groups for part in parts if part.groups is not None]
@@ -144,81 +169,12 @@ def prepare_evaluation(data: DataConfig, modality: str, *, target: Target, pairs
                     [name for part in parts for name in part.ids], np.concatenate(groups) if groups else None)
 
 
-def _read(data: DataConfig, modality: str, only: tuple[str, ...] = ()) -> _Draft:
-    """Read every split (or only some, where they are there), and leave out what cannot be decoded."""
-    source = read_source(data, modality)
-    columns = infer_columns(source, data, modality)
-    group = f", group from {columns.group!r}" if columns.group else ""
-    draft = _Draft(source, columns, [*source.notes, f"{modality} from column {columns.input!r}, "
-                                                    f"label from {columns.label!r}{group}"])
-    wanted = {split: table for split, table in source.splits.items() if split in only} or dict(source.splits)
-    auditor = ImageAuditor(_memory(data, source)) if modality == "image" else None
-    for split, table in wanted.items():
-        labels = _complete_labels(draft, split, table)
-        if labels is None:
-            continue
-        if auditor is not None:
-            inputs: Sequence[Any] = read_images(table, columns.input, source.root)
-            checked = auditor.check(inputs)
-        else:
-            inputs = read_texts(table, columns.input)
-            checked = check_texts(inputs)
-        bad = [index for index, reason in enumerate(checked.reasons) if reason is not None]
-        draft.quarantined += [BadExample(split, table.ids[index], str(checked.reasons[index])) for index in bad]
-        rows = make_rows(table, columns, inputs, labels, checked)
-        draft.splits[split] = rows.take(np.delete(np.arange(len(rows)), bad)) if bad else rows
-    _check_quarantine(draft, data)
-    return draft
+def _stop_if_wrong(draft: Draft) -> None:
+    if draft.problems:
+        raise DataError("; ".join(draft.problems))
 
 
-def _memory(data: DataConfig, source: Source) -> Path:
-    place = hashlib.sha256(str(source.root or data.source).encode()).hexdigest()[:32]
-    return cache_root(data) / "audit" / f"{place}.json"
-
-
-def _complete_labels(draft: _Draft, split: str, table: Table) -> list[str] | None:
-    """Return the labels of a split; None for a test split that comes without any."""
-    labels = read_labels(table, draft.columns.label)
-    missing = [index for index, label in enumerate(labels) if label is None]
-    if missing and len(missing) == len(labels) and split == "test" and len(draft.source.splits) > 1:
-        draft.notes.append(f"split 'test' has no labels and is left out ({len(labels)} rows)")
-        return None
-    if missing:
-        raise DataError(f"{table.ids[missing[0]]}: no label in column {draft.columns.label!r} ({len(missing)} of "
-                        f"{len(labels)} rows of split {split!r}); fill them in or remove the rows")
-    return [str(label) for label in labels]
-
-
-def _check_quarantine(draft: _Draft, data: DataConfig) -> None:
-    bad = draft.quarantined
-    if not bad:
-        return
-    total = len(bad) + sum(len(rows) for rows in draft.splits.values())
-    words = f"{len(bad)} of {total} examples cannot be used, the first is '{bad[0].id}': {bad[0].reason}"
-    if len(bad) > data.max_bad_fraction * total:
-        raise DataError(f"{words}; that is more than {data.max_bad_fraction:.1%}: replace them, or raise "
-                        "--data.max_bad_fraction")
-    draft.notes.append(f"{words}; they are left out")
-
-
-def _training_table(source: Source) -> Table:
-    return source.splits["train"] if "train" in source.splits else source.splits["all"]
-
-
-def _check_labels(draft: _Draft) -> None:
-    """Refuse a column that cannot be one of classes."""
-    column = draft.columns.label
-    rows = next(draft.splits[split] for split in ("train", "all") if split in draft.splits)
-    names = sorted(set(rows.labels))
-    if len(names) < 2:
-        raise DataError(f"column {column!r} has only the class {names[0] if names else 'none'!r} in {len(rows)} rows; "
-                        "a classifier needs two or more")
-    if len(names) > _MANY_CLASSES and len(names) > len(rows) // 2:
-        raise DataError(f"column {column!r} has {len(names)} different labels in {len(rows)} rows (such as "
-                        f"{names[0]!r}); name the column of the classes with --data.label_column")
-
-
-def _divide(draft: _Draft, data: DataConfig, seed: int) -> None:
+def _divide(draft: Draft, data: DataConfig, seed: int) -> None:
     """Make the splits that are missing: validation and test of a single split, otherwise validation of train."""
     single = len(draft.splits) == 1
     base = next(split for split in ("train", "all") if split in draft.splits)
@@ -229,17 +185,18 @@ def _divide(draft: _Draft, data: DataConfig, seed: int) -> None:
     if single:
         fractions.insert(0, ("test", data.test_fraction))
     rows = draft.splits.pop(base)
-    parts = make_splits(rows.labels.astype(str), rows.groups, fractions, seed=seed)
+    parts = make_splits(draft.kind.strata(rows.labels), rows.groups, fractions, seed=seed,
+                        needs_every_class=draft.kind.needs_every_stratum)
     made = {split: rows.take(indices) for split, indices in parts.items()}
     found = {**made, **draft.splits}
     draft.splits = {split: found[split] for split in _ORDER if split in found}
     sizes = ", ".join(f"{split} {len(part)}" for split, part in made.items())
     kept = ", groups kept whole" if rows.groups is not None else ""
     draft.notes.append(f"{' and '.join(name for name, _ in reversed(fractions))} made from {len(rows)} rows, "
-                       f"by class{kept}: {sizes}")
+                       f"{draft.kind.evenly}{kept}: {sizes}")
 
 
-def _separate(draft: _Draft) -> None:
+def _separate(draft: Draft) -> None:
     """Take out of the training side what also lies in a split that scores."""
     kinds: list[tuple[str, dict[str, Any]]] = [
         ("identical to one in another split", {split: rows.digests for split, rows in draft.splits.items()})]
@@ -257,74 +214,36 @@ def _separate(draft: _Draft) -> None:
                         for split, rows in draft.splits.items()}
 
 
-def _check_classes(draft: _Draft, names: tuple[str, ...], data: DataConfig) -> None:
+def _check_names(draft: Draft, names: tuple[str, ...], data: DataConfig) -> None:
+    member, members = draft.kind.members
     for split, rows in draft.splits.items():
         if not len(rows):
-            raise DataError(f"split {split!r} of '{data.source}' is empty after identical and undecodable examples "
-                            "were taken out; add examples")
-        unknown = sorted(set(rows.labels) - set(names))
+            draft.complain(f"split {split!r} of '{data.source}' is empty after identical and undecodable examples "
+                           "were taken out; add examples")
+        used = draft.kind.used(rows.labels)
+        unknown = sorted(used - set(names))
         if unknown:
-            raise DataError(f"class {unknown[0]!r} is in split {split!r} and not in train, which has "
-                            f"{', '.join(names[:10])}; add training examples or correct the label")
-    for split in _ORDER[1:]:
-        if split in draft.splits:
-            lacking = [name for name in names if name not in set(draft.splits[split].labels)]
-            if lacking:
-                draft.notes.append(f"{len(lacking)} classes have no example in {split}: {', '.join(lacking[:10])}")
+            draft.complain(f"{member} {unknown[0]!r} is in split {split!r} and not in train, which has "
+                           f"{', '.join(names[:10])}; add training examples or correct the label")
+        lacking = [name for name in names if name not in used] if draft.kind.counts_members else []
+        if lacking and split != "train":
+            draft.notes.append(f"{len(lacking)} {members} have no example in {split}: {', '.join(lacking[:10])}")
 
 
-def _subset(train: Rows, total: int, classes: int, seed: int) -> Rows:
-    if total < classes:
-        raise DataError(f"data.max_train_examples {total} is less than the {classes} classes; each needs one example")
-    return train.take(draw(train.labels.astype(str), total, seed=seed, purpose="training subset"))
+def _subset(kind: Kind, train: Rows, total: int, seed: int) -> Rows:
+    strata = kind.strata(train.labels, total)
+    count = len(np.unique(strata))
+    if total < count:
+        raise DataError(f"data.max_train_examples {total} is less than the {count} {kind.strata_noun}; each needs one "
+                        "example")
+    return train.take(draw(strata, total, seed=seed, purpose="training subset"))
 
 
-def _examples(rows: Rows, names: tuple[str, ...], split: str = "") -> Examples:
-    numbers = {name: number for number, name in enumerate(names)}
-    for name, label in zip(rows.ids, rows.labels, strict=True):
-        if label not in numbers:
-            raise DataError(f"{name}: class {label!r} of split {split!r} is not known to the run, which has "
-                            f"{', '.join(names[:10])}; rename the label or leave the row out")
-    labels = np.array([numbers[label] for label in rows.labels], dtype=np.int64)
-    return Examples(rows.inputs, labels, rows.ids.tolist(), rows.groups)
+def _examples(kind: Kind, rows: Rows, names: tuple[str, ...], split: str = "") -> Examples:
+    ids = rows.ids.tolist()
+    return Examples(rows.inputs, kind.encode(rows.labels, ids, names, split), ids, rows.groups)
 
 
 def _fingerprint(splits: Mapping[str, Rows], names: tuple[str, ...]) -> str:
     content = {split: [rows.digests.tolist(), rows.labels.tolist()] for split, rows in sorted(splits.items())}
     return hashlib.sha256(json.dumps([names, content]).encode()).hexdigest()
-
-
-def check_report(data: DataConfig, modality: str, *, seed: int) -> tuple[list[tuple[str, str]], list[str]]:
-    """Describe a data set as a run would see it, and what would stop the run.
-
-    Args:
-        data: The data section of the configuration.
-        modality: `image` or `text`.
-        seed: The run's seed; it decides on splits and subsets.
-
-    Returns:
-        Facts as name and value, and problems; without problems a run can start.
-
-    Raises:
-        UsageError: No data is given.
-    """
-    facts = [("data", data.source)]
-    try:
-        source = read_source(data, modality)
-        facts.append(("found", ", ".join(f"{split} {len(table.ids)}" for split, table in source.splits.items())))
-        facts.append(("columns", ", ".join(next(iter(source.splits.values())).rows.column_names)))
-        prepared = prepare(data, modality, seed=seed)
-    except DataError as error:
-        return facts, [str(error)]
-    facts.append(("splits", ", ".join(f"{split} {len(part)}" for split, part in prepared.splits.items())))
-    counts = np.bincount(prepared.splits["train"].labels, minlength=len(prepared.label_names))
-    shown = [f"{name} {count}" for name, count in zip(prepared.label_names, counts.tolist(), strict=True)]
-    more = f", ... ({len(shown) - _SHOWN_CLASSES} more)" if len(shown) > _SHOWN_CLASSES else ""
-    facts.append(("classes", f"{len(shown)} (training examples: {', '.join(shown[:_SHOWN_CLASSES])}{more})"))
-    if modality == "text":
-        words = [len(text.split()) for text in prepared.splits["train"].inputs]
-        facts.append(("words", f"median {np.median(words):.0f}, longest {max(words)}"))
-    facts += [("left out", f"{bad.split}: {bad.id}: {bad.reason}") for bad in prepared.quarantined[:_SHOWN_BAD]]
-    facts += [("note", note) for note in prepared.notes]
-    facts.append(("fingerprint", prepared.fingerprint[:16]))
-    return facts, []

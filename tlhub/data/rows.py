@@ -1,15 +1,13 @@
-"""Rows of a table as inputs, labels by name, ids and groups."""
+"""Rows of a table as inputs, labels, ids and groups."""
 
 from __future__ import annotations
 
 import bisect
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
 
-import datasets
 import numpy as np
 import pyarrow as pa
 
@@ -60,8 +58,8 @@ class Rows:
     """One split on its way to examples.
 
     Attributes:
-        inputs: Text, or paths or contents of images.
-        labels: Class names.
+        inputs: Texts, pairs of texts, or paths or contents of images.
+        labels: As the kind of target reads them (`tlhub.data.kinds.Reading`), shape (n, ...).
         ids: What each row is called.
         groups: What is never divided, or None.
         digests: Hash of each row's content.
@@ -87,19 +85,34 @@ class Rows:
         return Rows(inputs, self.labels[indices], self.ids[indices], groups, self.digests[indices])
 
 
-def make_rows(table: Table, columns: Columns, inputs: Sequence[Any], labels: Sequence[str], checked: Checked) -> Rows:
+def make_rows(table: Table, columns: Columns, inputs: Sequence[Any], labels: np.ndarray, checked: Checked) -> Rows:
     """Put the parts of one split together."""
     groups = None
     if columns.group is not None:
         values = table.rows[columns.group]
         groups = np.array([f"row {name}" if value is None or str(value).strip() == "" else f"group {value}"
                            for name, value in zip(table.ids, values, strict=True)], dtype=object)
-    return Rows(inputs, np.array(labels, dtype=object), np.array(table.ids, dtype=object), groups,
+    return Rows(inputs, labels, np.array(table.ids, dtype=object), groups,
                 np.array(checked.digests, dtype=object))
 
 
-def read_texts(table: Table, column: str) -> list[str]:
+def read_pairs(table: Table, columns: tuple[str, str]) -> list[tuple[str, str]]:
+    """Return two columns of text, row by row, missing values as the empty text.
+
+    Raises:
+        DataError: One holds lists or structures.
+    """
+    first, second = columns
+    return list(zip(read_texts(table, first), read_texts(table, second, "text_pair_column"), strict=True))
+
+
+def read_texts(table: Table, column: str, option: str = "text_column") -> list[str]:
     """Return a column as text, missing values as the empty text.
+
+    Args:
+        table: Holds the column.
+        column: Its name.
+        option: The option that names another one, for the message.
 
     Raises:
         DataError: It holds lists or structures.
@@ -108,7 +121,7 @@ def read_texts(table: Table, column: str) -> list[str]:
     for name, value in zip(table.ids, values, strict=True):
         if isinstance(value, (list, dict, bytes)):
             raise DataError(f"{name}: column {column!r} holds a {type(value).__name__}, not text; name the column of "
-                            "the text with --data.text_column")
+                            f"the text with --data.{option}")
     return ["" if value is None else str(value) for value in values]
 
 
@@ -145,39 +158,3 @@ def _one_image(cell: Any, root: Path | None) -> str | bytes:
     if not cell or root is None:
         return b""
     return str(file_in(root, str(cell).strip()))
-
-
-def read_labels(table: Table, column: str) -> list[str | None]:
-    """Return labels as names: those of the column's classes where it has them; None where a label is missing.
-
-    Raises:
-        DataError: The column holds lists or structures.
-    """
-    feature = table.rows.features[column]
-    values = list(table.rows[column])
-    if isinstance(feature, datasets.ClassLabel):
-        return [feature.names[value] if value is not None and value >= 0 else None for value in values]
-    for name, value in zip(table.ids, values, strict=True):
-        if isinstance(value, (list, dict, bytes)):
-            raise DataError(f"{name}: label column {column!r} holds a {type(value).__name__}; it has to be one class")
-    return [_label(value) for value in values]
-
-
-def _label(value: Any) -> str | None:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return None
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))  # a column of whole numbers with gaps is read as floating point
-    name = str(value).strip()
-    return None if name == "" or name.lower() == "nan" else name
-
-
-def order_labels(names: set[str], table: Table, column: str) -> tuple[str, ...]:
-    """Return class names in the order of the column's classes, else as numbers where all are numbers, else by name."""
-    feature = table.rows.features[column]
-    if isinstance(feature, datasets.ClassLabel):
-        return tuple(name for name in feature.names if name in names)
-    try:
-        return tuple(sorted(names, key=lambda name: (float(name), name)))
-    except ValueError:
-        return tuple(sorted(names))

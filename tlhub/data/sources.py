@@ -42,11 +42,18 @@ class Source:
         splits: Tables by split (`train`, `validation`, `test`); a data set that is not divided is `{"all": table}`.
         root: The folder that file names are relative to; None where rows carry their content.
         notes: What a user should be told.
+        class_folders: Whether labels are the names of the folders that files lie in.
     """
 
     splits: Mapping[str, Table]
     root: Path | None
     notes: tuple[str, ...] = ()
+    class_folders: bool = False
+
+    @property
+    def training(self) -> Table:
+        """The table that training examples are taken from; in data without one, the first."""
+        return self.splits.get("train") or self.splits.get("all") or next(iter(self.splits.values()))
 
 
 def read_source(data: DataConfig, modality: str) -> Source:
@@ -229,7 +236,7 @@ def _from_classes(root: Path, modality: str) -> Source | None:
         if modality == "text":
             columns["text"] = [read_utf8(root / name) for name in found.files]
         splits[split] = Table(datasets.Dataset.from_dict(columns), found.files)
-    return Source(splits, root, tuple(notes))
+    return Source(splits, root, tuple(notes), class_folders=True)
 
 
 def _from_tables(root: Path, data: DataConfig) -> Source | None:

@@ -1,4 +1,4 @@
-"""Splits and subsets: drawn by class, with groups kept whole."""
+"""Splits and subsets: drawn by class, or by another stratum, with groups kept whole."""
 
 from __future__ import annotations
 
@@ -59,14 +59,15 @@ def _take(classes: np.ndarray, quota: np.ndarray, seed: int, purpose: str) -> np
 
 
 def make_splits(labels: np.ndarray, groups: np.ndarray | None, fractions: Sequence[tuple[str, float]], *,
-                seed: int) -> dict[str, np.ndarray]:
+                seed: int, needs_every_class: bool = True) -> dict[str, np.ndarray]:
     """Divide examples into a training split and others, each with the classes' proportions.
 
     Args:
-        labels: Class of each example, shape (n,).
+        labels: Class of each example, or what else is to be found in every split alike, shape (n,).
         groups: What is never divided, shape (n,), or None.
         fractions: Name and share of each split other than `train`, in the order they are cut.
         seed: The run's seed.
+        needs_every_class: Whether groups are refused that cannot be divided so that training keeps every class.
 
     Returns:
         Indices of each split, ascending, with `train` first.
@@ -78,7 +79,7 @@ def make_splits(labels: np.ndarray, groups: np.ndarray | None, fractions: Sequen
         shares = ", ".join(f"{name} {share}" for name, share in fractions)
         raise DataError(f"shares of the splits are {shares}; each has to be above 0, and their sum below 1")
     if groups is not None:
-        return _by_group(labels, groups, fractions, seed)
+        return _by_group(labels, groups, fractions, generator(seed, "split groups"), needs_every_class)
     rest = np.arange(len(labels))
     cut: dict[str, np.ndarray] = {}
     for name, share in fractions:
@@ -94,7 +95,7 @@ def make_splits(labels: np.ndarray, groups: np.ndarray | None, fractions: Sequen
 
 
 def _by_group(labels: np.ndarray, groups: np.ndarray, fractions: Sequence[tuple[str, float]],
-              seed: int) -> dict[str, np.ndarray]:
+              random: np.random.Generator, needs_every_class: bool) -> dict[str, np.ndarray]:
     """Give whole groups, the largest first, to the split that then comes closest to its share of every class."""
     names = ["train", *(name for name, _ in fractions)]
     _, group_of = np.unique(groups, return_inverse=True)
@@ -105,7 +106,10 @@ def _by_group(labels: np.ndarray, groups: np.ndarray, fractions: Sequence[tuple[
         raise DataError(f"{len(table)} groups cannot be divided into {', '.join(names)} without dividing a group; "
                         "add groups, or give the splits")
     shares = np.array([1 - sum(share for _, share in fractions), *(share for _, share in fractions)])
-    split_of = _assign(table, shares, generator(seed, "split groups"))
+    split_of = _assign(table, shares, random)
+    for number in range(1, len(names)):
+        if not (split_of == number).any():
+            _fill(table, split_of, number, needs_every_class)
     return {name: np.flatnonzero(split_of[group_of] == number) for number, name in enumerate(names)}
 
 
@@ -124,16 +128,16 @@ def _assign(table: np.ndarray, shares: np.ndarray, random: np.random.Generator) 
     for lacking in np.flatnonzero(current[0] == 0):
         holders = np.flatnonzero(table[:, lacking] > 0)
         split_of[holders[np.argmin(table[holders].sum(axis=1))]] = 0
-    for split in range(1, len(shares)):
-        if not (split_of == split).any():
-            _fill(table, split_of, split)
     return split_of
 
 
-def _fill(table: np.ndarray, split_of: np.ndarray, split: int) -> None:
+def _fill(table: np.ndarray, split_of: np.ndarray, split: int, needs_every_class: bool) -> None:
     """Move the smallest group that the training split can spare into an empty split."""
-    train = table[split_of == 0].sum(axis=0)
-    spare = [group for group in np.flatnonzero(split_of == 0) if (train - table[group] > 0)[table[group] > 0].all()]
+    mine = np.flatnonzero(split_of == 0)
+    train = table[mine].sum(axis=0)
+    spare = [group for group in mine if (train - table[group] > 0)[table[group] > 0].all()]
+    if not spare and not needs_every_class and len(mine) > 1:
+        spare = list(mine)
     if not spare:
         raise DataError("the groups cannot be divided so that training keeps every class and each split has a group; "
                         "add groups, or give the splits")

@@ -18,11 +18,11 @@ def source(columns, **features):
 
 
 @pytest.mark.parametrize(("columns", "expected"), [
-    (["text", "label"], Columns("text", "label", None)),
-    (["id", "Sentence", "Label", "group"], Columns("Sentence", "Label", "group")),
-    (["words", "label"], Columns("words", "label", None)),
-    (["text", "answer"], Columns("text", "answer", None)),
-    (["text", "label_text", "label", "split"], Columns("text", "label", None)),
+    (["text", "label"], Columns("text", None, ("label",), None)),
+    (["id", "Sentence", "Label", "group"], Columns("Sentence", None, ("Label",), "group")),
+    (["words", "label"], Columns("words", None, ("label",), None)),
+    (["text", "answer"], Columns("text", None, ("answer",), None)),
+    (["text", "label_text", "label", "split"], Columns("text", None, ("label",), None)),
 ])
 def test_usual_names(columns, expected):
     assert infer_columns(source(columns), DataConfig(), "text") == expected
@@ -30,14 +30,15 @@ def test_usual_names(columns, expected):
 
 def test_only_class_column_is_the_label():
     kinds = datasets.ClassLabel(names=["x", "y"])
-    assert infer_columns(source(["text", "title"], kind=kinds), DataConfig(), "text").label == "kind"
+    assert infer_columns(source(["text", "title"], kind=kinds), DataConfig(), "text").labels == ("kind",)
     with pytest.raises(DataError, match=r"hold the label; columns: text, title, coarse, fine; .*--data.label_column"):
         infer_columns(source(["text", "title"], coarse=kinds, fine=kinds), DataConfig(), "text")
 
 
 def test_named_columns_win_and_must_exist():
     data = DataConfig(text_column="title", label_column="b", group_column="a")
-    assert infer_columns(source(["text", "title", "label", "a", "b"]), data, "text") == Columns("title", "b", "a")
+    found = infer_columns(source(["text", "title", "label", "a", "b"]), data, "text")
+    assert found == Columns("title", None, ("b",), "a")
     with pytest.raises(DataError, match=r"data.label_column 'lable' is not among the columns; did you mean 'label'"):
         infer_columns(source(["text", "label"]), DataConfig(label_column="lable"), "text")
     with pytest.raises(DataError, match=r"hold the text; .*--data.text_column"):

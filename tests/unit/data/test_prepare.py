@@ -11,7 +11,8 @@ import pytest
 from tests.data_files import csv_rows, png, write, write_images
 from tlhub.config import SINGLE_LABEL
 from tlhub.data.audit import write_quarantine
-from tlhub.data.prepare import check_report, prepare, prepare_evaluation
+from tlhub.data.check import check_report
+from tlhub.data.prepare import prepare, prepare_evaluation
 from tlhub.data.targets import Target
 from tlhub.errors import DataError
 

@@ -1,0 +1,130 @@
+"""A data set on its way to examples: read and checked, with whatever is wrong told at once or collected."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tlhub.config import DataConfig
+from tlhub.data.audit import BadExample, Checked, ImageAuditor, check_pairs, check_texts
+from tlhub.data.cache import cache_root
+from tlhub.data.columns import Columns
+from tlhub.data.kinds import Kind
+from tlhub.data.rows import Rows, make_rows, read_images, read_pairs, read_texts
+from tlhub.data.sources import Source
+from tlhub.data.tables import Table
+from tlhub.errors import DataError
+
+
+@dataclass
+class Draft:
+    """What is known so far of a data set.
+
+    Attributes:
+        source: As found.
+        columns: The columns that are used.
+        kind: The kind of target.
+        notes: What a user should be told, in order.
+        splits: Rows by split, without those that cannot be used.
+        quarantined: Examples left out since they cannot be decoded.
+        problems: What would stop a run, where that is collected; None where the first is raised.
+    """
+
+    source: Source
+    columns: Columns
+    kind: Kind
+    notes: list[str]
+    splits: dict[str, Rows] = field(default_factory=dict)
+    quarantined: list[BadExample] = field(default_factory=list)
+    problems: list[str] | None = None
+
+    def complain(self, words: str) -> None:
+        """Tell what stops a run.
+
+        Raises:
+            DataError: Problems are not collected.
+        """
+        if self.problems is None:
+            raise DataError(words)
+        self.problems.append(words)
+
+
+def fill(draft: Draft, data: DataConfig, modality: str, only: tuple[str, ...] = ()) -> None:
+    """Read every split (or only some, where they are there), and leave out what cannot be decoded.
+
+    Raises:
+        DataError: Something cannot be used.
+    """
+    source = draft.source
+    draft.notes.insert(len(source.notes), _columns_told(draft, modality))
+    wanted = {split: table for split, table in source.splits.items() if split in only} or dict(source.splits)
+    auditor = ImageAuditor(_memory(data, source)) if modality == "image" else None
+    seen = 0
+    for split, table in wanted.items():
+        try:
+            labels = _complete_labels(draft, split, table)
+            if labels is None:
+                continue
+            inputs, checked = _inputs(draft, table, auditor)
+        except DataError as error:
+            draft.complain(str(error))
+            continue
+        bad = [index for index, reason in enumerate(checked.reasons) if reason is not None]
+        draft.quarantined += [BadExample(split, table.ids[index], str(checked.reasons[index])) for index in bad]
+        seen += len(table.ids)
+        rows = make_rows(table, draft.columns, inputs, labels, checked)
+        draft.splits[split] = rows.take(np.delete(np.arange(len(rows)), bad)) if bad else rows
+    _check_quarantine(draft, data, seen)
+
+
+def _columns_told(draft: Draft, modality: str) -> str:
+    columns = draft.columns
+    group = f", group from {columns.group!r}" if columns.group else ""
+    what = f"{modality} from column {columns.input!r}"
+    if columns.pair is not None:
+        what = f"pairs of texts from columns {columns.input!r} and {columns.pair!r}"
+    return f"{what}, {draft.kind.noun} from {', '.join(map(repr, columns.labels))}{group}"
+
+
+def _inputs(draft: Draft, table: Table, auditor: ImageAuditor | None) -> tuple[Sequence[Any], Checked]:
+    columns = draft.columns
+    if auditor is not None:
+        images = read_images(table, columns.input, draft.source.root)
+        return images, auditor.check(images)
+    if columns.pair is not None:
+        pairs = read_pairs(table, (columns.input, columns.pair))
+        return pairs, check_pairs(pairs)
+    texts = read_texts(table, columns.input)
+    return texts, check_texts(texts)
+
+
+def _memory(data: DataConfig, source: Source) -> Path:
+    place = hashlib.sha256(str(source.root or data.source).encode()).hexdigest()[:32]
+    return cache_root(data) / "audit" / f"{place}.json"
+
+
+def _complete_labels(draft: Draft, split: str, table: Table) -> np.ndarray | None:
+    """Return the labels of a split; None for a test split that comes without any, and for one with problems."""
+    reading = draft.kind.read(table, split)
+    if reading.missing.all() and split == "test" and len(draft.source.splits) > 1:
+        draft.notes.append(f"split 'test' has no labels and is left out ({len(table.ids)} rows)")
+        return None
+    for problem in reading.problems:
+        draft.complain(problem)
+    return None if reading.problems else reading.labels
+
+
+def _check_quarantine(draft: Draft, data: DataConfig, total: int) -> None:
+    bad = draft.quarantined
+    if not bad:
+        return
+    words = f"{len(bad)} of {total} examples cannot be used, the first is '{bad[0].id}': {bad[0].reason}"
+    if len(bad) > data.max_bad_fraction * total:
+        draft.complain(f"{words}; that is more than {data.max_bad_fraction:.1%}: replace them, or raise "
+                       "--data.max_bad_fraction")
+    draft.notes.append(f"{words}; they are left out")
