@@ -172,14 +172,11 @@ def test_the_penalty_of_several_labels_is_that_of_least_held_out_loss(monkeypatc
 
 
 def test_held_out_examples_count_by_their_class_weights():
-    features, labels = example(200, 3, classes=2, signal=0.3)
-    labels = np.where(np.arange(200) < 20, labels, 0)
-    plain = fit_logistic(features, labels, 2, penalties=[1.0])
-    weighted = fit_logistic(features, labels, 2, penalties=[1.0],
-                            class_weights=np.array([1.0, (labels == 0).sum() / (labels == 1).sum()]))
-    # Always saying the frequent class is nine tenths right, and half right where the classes count alike.
-    assert plain.cv_score > 0.85
-    assert 0.3 < weighted.cv_score < 0.8
+    features = np.random.default_rng(0).normal(size=(200, 2)).astype(np.float32)
+    labels = np.repeat([0, 1], [180, 20])
+    # These features tell nothing: the frequent class is said, which is right for 180 of 180 + 4 x 20.
+    found = fit_logistic(features, labels, 2, penalties=[1.0], class_weights=np.array([1.0, 4.0]))
+    assert found.cv_score == pytest.approx(180 / 260)
 
 
 def test_folds_of_several_labels_divide_the_rarest_evenly():
