@@ -114,7 +114,7 @@ def _labels(table: Table, data: DataConfig, problems: tuple[str, ...], target: T
         return tuple(named)
     problems = (data.problem_type,) if data.problem_type is not None else problems
     if problems == (REGRESSION,):
-        found = _find(features, None, "label_column", _VALUES, None) or _only_number(table, data, taken)
+        found = _number_column(table, data, taken)
     else:
         found = _find(features, None, "label_column", _LABELS, _is_class)
         if found is None and REGRESSION in problems:
@@ -186,18 +186,28 @@ def _find(features: datasets.Features, given: str | None, option: str, usual: tu
     return fitting[0] if len(fitting) == 1 else None
 
 
-def _only_number(table: Table, data: DataConfig, taken: set[str | None]) -> str | None:
-    """Return the only column that holds numbers and neither numbers the rows nor is the input."""
+def _number_column(table: Table, data: DataConfig, taken: set[str | None]) -> str | None:
+    """Return the column of the values: with a usual name and numbers in it, the only one of numbers, or just the name.
+
+    A column that numbers the rows, or that may be the input, is not meant.
+    """
+    by_lower = {name.lower(): name for name in reversed(table.rows.column_names)}
+    named = [by_lower[name] for name in _VALUES if name in by_lower]
+    numeric = next((name for name in named if _is_numeric(table, name)), None)
+    if numeric is not None:
+        return numeric
     inputs = {name for names in _INPUTS.values() for name in names}
     given = {*taken, data.text_column, data.text_pair_column, data.file_column}
-    found = [name for name, feature in table.rows.features.items()
-             if name not in given and name.lower() not in (inputs | _NUMBERING) and isinstance(feature, datasets.Value)
-             and feature.dtype != "binary" and _is_numeric(table, name)]
-    return found[0] if len(found) == 1 else None
+    found = [name for name in table.rows.column_names
+             if name not in given and name.lower() not in (inputs | _NUMBERING) and _is_numeric(table, name)]
+    return found[0] if len(found) == 1 else next(iter(named), None)
 
 
 def _is_numeric(table: Table, column: str) -> bool:
     """Return whether most cells are numbers: one that is not is then told as a mistake in the target."""
+    feature = table.rows.features[column]
+    if not isinstance(feature, datasets.Value) or feature.dtype == "binary":
+        return False
     cells = [cell for cell in table.rows.select_columns([column])[:_LOOKED_AT][column] if not is_blank(cell)]
     return 2 * sum(number(cell) is not None for cell in cells) > len(cells)
 
