@@ -64,6 +64,7 @@ class Labels:
         revision: The commit of a Hub base.
         base_weight_hash: SHA-256 over the base's safetensors files.
         auto_model: transformers' class that makes the base.
+        problem_type: Kind of target, by transformers' name; None where the model did not say.
     """
 
     label_names: tuple[str, ...]
@@ -71,6 +72,7 @@ class Labels:
     revision: str | None
     base_weight_hash: str
     auto_model: str
+    problem_type: str | None = None
 
 
 def write_labels(folder: Path, labels: Labels) -> None:

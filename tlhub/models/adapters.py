@@ -28,7 +28,7 @@ from tlhub.models.adapter_files import ADAPTER_WEIGHTS, Labels, link_base, read_
 from tlhub.models.adapter_targets import choose_targets, match_targets, modules_beside
 from tlhub.models.heads import PooledClassifier
 from tlhub.models.loading import LOADING_ERRORS, first_line, quiet, read_settings, seeded, set_labels
-from tlhub.models.origin import Origin, resolve_origin, weight_hash
+from tlhub.models.origin import Origin, resolve_base, weight_hash
 from tlhub.models.timm_models import TIMM
 from tlhub.seeding import derive
 
@@ -167,7 +167,8 @@ def save_adapter(
     save_file(weights, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
     processor.save_pretrained(folder)
     base_name = settings.base_model_name_or_path
-    labels = Labels(label_names, base_name, origin.revision, origin.weight_hash, auto_model_of(base))
+    labels = Labels(label_names, base_name, origin.revision, origin.weight_hash, auto_model_of(base),
+                    base.config.problem_type)
     write_labels(folder, labels)
     # timm's processors are saved within the model's config.json alone.
     if stacked or base.config.model_type == TIMM or (origin.kind == "local" and save_base):
@@ -244,7 +245,7 @@ def load_adapter(folder: Path, *, auto_model: str) -> PeftModel:
     labels = read_labels(folder)
     with _base_folder(folder, labels) as (origin, base_folder), quiet():
         settings = read_settings(origin, auto_model)
-        set_labels(settings, labels.label_names)
+        set_labels(settings, labels.label_names, labels.problem_type)
         try:
             processor_pad = _padding(folder)
             if processor_pad is not None:
@@ -275,12 +276,7 @@ def _base_folder(folder: Path, labels: Labels) -> Iterator[tuple[Origin, Path]]:
                     (Path(plain) / path.name).symlink_to(path)
             yield Origin(str(folder), "local", None, weight_hash(Path(plain)), Path(plain)), Path(plain)
         return
-    origin = resolve_origin(labels.base, labels.revision)
-    if origin.weight_hash != labels.base_weight_hash:
-        raise CheckpointError(
-            f"the base {labels.base!r} of {str(folder)!r} has other weights than those it was trained on "
-            f"({origin.weight_hash[:12]}, then {labels.base_weight_hash[:12]}); restore them"
-        )
+    origin = resolve_base(labels.base, labels.revision, labels.base_weight_hash, str(folder))
     yield origin, origin.folder
 
 

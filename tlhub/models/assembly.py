@@ -10,9 +10,15 @@ from torch import nn
 from tlhub.config import ModelConfig, head_widths
 from tlhub.errors import CheckpointError
 from tlhub.models.checkpoints import Checkpoint
-from tlhub.models.heads import HeadForm, PooledClassifier, output_layer, output_parameters, write_output_layer
+from tlhub.models.heads import (
+    HeadForm,
+    PooledClassifier,
+    output_layer,
+    output_parameters,
+    pooled_classifier,
+    write_output_layer,
+)
 from tlhub.models.pooling import pooled_kinds
-from tlhub.models.saving import pooled_classifier
 
 
 def with_head(checkpoint: Checkpoint, model: ModelConfig, *, seed: int,

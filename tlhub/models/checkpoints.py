@@ -74,7 +74,21 @@ def load_checkpoint(
     Raises:
         CheckpointError: The checkpoint is missing, damaged, pickled, or of a kind that does not fit the task.
     """
-    origin = resolve_origin(config.name, config.revision, weights=pretrained)
+    return load_origin(
+        resolve_origin(config.name, config.revision, weights=pretrained), auto_model=auto_model,
+        auto_processor=auto_processor, label_names=label_names, problem_type=problem_type, pretrained=pretrained,
+        seed=seed, dropout=config.dropout)
+
+
+def load_origin(
+    origin: Origin, *, auto_model: str, auto_processor: str, label_names: tuple[str, ...], problem_type: str,
+    pretrained: bool = True, seed: int = 0, dropout: float | None = None,
+) -> Checkpoint:
+    """Load a checkpoint whose files have been found (see `load_checkpoint`).
+
+    Raises:
+        CheckpointError: It is damaged, or of a kind that does not fit the task.
+    """
     with plain_folder(origin, auto_model) as folder:
         plain = replace(origin, folder=folder)
         settings = read_settings(plain, auto_model)
@@ -83,8 +97,8 @@ def load_checkpoint(
         keeps_head = (pretrained and sorted(own_labels) == sorted(label_names)
                       and problem_type == problem_type_of(settings) != REGRESSION)
         set_labels(settings, own_labels if keeps_head else label_names, problem_type)
-        if config.dropout is not None:
-            override_dropout(settings, config.dropout)
+        if dropout is not None:
+            override_dropout(settings, dropout)
         match_padding(settings, processor, origin.name)
         with seeded(derive(seed, "weights")):
             model, new = _read_weights(plain, settings, auto_model) if pretrained else _fresh(settings, auto_model)
@@ -94,8 +108,8 @@ def load_checkpoint(
         renew_output_layer(model, seed)
         new |= output_parameters(model)
     set_labels(model.config, label_names, problem_type)
-    if config.dropout is not None:
-        override_dropout_modules(model, config.dropout)
+    if dropout is not None:
+        override_dropout_modules(model, dropout)
     if is_timm(model) and inner(model).get_classifier() is not output_layer(model)[1]:
         raise CheckpointError(f"model.name {origin.name!r} ({model.config.architecture}) does not end in one linear "
                               "layer, which is what tlhub trains of a model of timm; take another one")

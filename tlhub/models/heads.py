@@ -13,8 +13,10 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from tlhub.errors import CheckpointError
+from tlhub.models.loading import seeded
 from tlhub.models.pooling import backbone_of, drop_pooler, evaluating, pool, run
 from tlhub.models.timm_models import inner, is_timm, keep_features
+from tlhub.seeding import derive
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh}
 """What `model.activation` names."""
@@ -75,14 +77,20 @@ class HeadForm:
     activation: str = "relu"
     dropout: float = 0.0
 
-    def build(self, in_features: int, outputs: int) -> nn.Sequential:
-        """Return the head with fresh weights, from features (b, in_features) to (b, outputs)."""
+    def build(self, in_features: int, outputs: int, *, bias: bool = True) -> nn.Sequential:
+        """Return the head with fresh weights, from features (b, in_features) to (b, outputs).
+
+        Args:
+            in_features: Width of the features.
+            outputs: Number of outputs.
+            bias: Whether the output layer has a bias; the hidden ones do.
+        """
         sizes = [in_features, *self.widths]
         layers: list[nn.Module] = []
         for before, after in itertools.pairwise(sizes):
             layers += [nn.Linear(before, after), ACTIVATIONS[self.activation]()]
             layers += [nn.Dropout(self.dropout)] if self.dropout > 0 else []
-        return nn.Sequential(*layers, nn.Linear(sizes[-1], outputs))
+        return nn.Sequential(*layers, nn.Linear(sizes[-1], outputs, bias=bias))
 
 
 def feature_width(model: PreTrainedModel, kind: str, sample: Mapping[str, torch.Tensor] | None = None) -> int:
@@ -119,7 +127,7 @@ class PooledClassifier(nn.Module):
         form: What the head looks like, to make it again.
     """
 
-    def __init__(self, model: PreTrainedModel, kind: str, head: nn.Module, form: HeadForm) -> None:
+    def __init__(self, model: PreTrainedModel, kind: str, head: nn.Sequential, form: HeadForm) -> None:
         super().__init__()
         self.kind = kind
         self.form = form
@@ -150,6 +158,22 @@ class PooledClassifier(nn.Module):
     def own_name(self, name: str) -> str:
         """Return the name that a parameter of the model with transformers' head has in here, if it is still there."""
         return "backbone." + name.removeprefix(self._prefix)
+
+
+def pooled_classifier(model: PreTrainedModel, kind: str, form: HeadForm, *, seed: int,
+                      sample: Mapping[str, torch.Tensor] | None = None) -> PooledClassifier:
+    """Return the model with a fresh head of tlhub's own over one kind of features.
+
+    Args:
+        model: The model with transformers' head, which is taken off; it lives on inside the returned one.
+        kind: `native`, or one of `pooling.pooled_kinds`.
+        form: What the head looks like.
+        seed: The run's seed.
+        sample: Keyword arguments for one example; needed for `flatten`.
+    """
+    with seeded(derive(seed, "head")):
+        head = form.build(feature_width(model, kind, sample), number_of_labels(model))
+    return PooledClassifier(model, kind, head, form).eval()
 
 
 def write_output_layer(model: nn.Module, weight: torch.Tensor, bias: torch.Tensor | None) -> None:

@@ -46,11 +46,12 @@ def read_settings(origin: Origin, auto_model: str) -> PreTrainedConfig:
     return settings
 
 
-def set_labels(settings: PreTrainedConfig, label_names: Sequence[str], problem_type: str = SINGLE_LABEL) -> None:
-    """Write the labels, their number and the kind of target into a model's configuration."""
+def set_labels(settings: PreTrainedConfig, label_names: Sequence[str], problem_type: str | None = None) -> None:
+    """Write the labels, their number and the kind of target, None for what it is, into a model's configuration."""
     settings.id2label = dict(enumerate(label_names))
     settings.label2id = {name: index for index, name in enumerate(label_names)}
-    settings.problem_type = cast(Any, problem_type)
+    if problem_type is not None:
+        settings.problem_type = cast(Any, problem_type)
     plain_arguments(settings)
 
 

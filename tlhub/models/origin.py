@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
 
 from tlhub.errors import CheckpointError
+from tlhub.models.timm_models import unknown_name
 
 HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 HUB_SKIPPED = ["*/*", "*.fp16.safetensors", "*.bf16.safetensors", "*.non_ema.safetensors"]
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack")
+TIMM_OWNER = "timm/"
 CHUNK = 1 << 22
+HEAD_SETTINGS = "head.json"
+HEAD_WEIGHTS = "head.safetensors"
+"""Files of a head of tlhub's own."""
 NAME_PARTS = 2
 """A Hub id is `name` or `owner/name`."""
 
@@ -66,6 +72,25 @@ def resolve_origin(name: str, revision: str | None = None, *, weights: bool = Tr
     return Origin(name, kind, commit, weight_hash(folder), folder)
 
 
+def resolve_base(name: str, revision: str | None, expected: str, where: str) -> Origin:
+    """Find the base of something that was saved without it.
+
+    Args:
+        name: The base's Hub id or folder.
+        revision: Its commit, on the Hub.
+        expected: Its `weight_hash` at that time.
+        where: The folder of what was saved.
+
+    Raises:
+        CheckpointError: The base is missing, or has other weights by now.
+    """
+    origin = resolve_origin(name, revision)
+    if origin.weight_hash != expected:
+        raise CheckpointError(f"the base {name!r} of {where!r} has other weights than those it was trained on "
+                              f"({origin.weight_hash[:12]}, then {expected[:12]}); restore them")
+    return origin
+
+
 def weight_hash(folder: Path) -> str:
     """Return the SHA-256 over the names and contents of a folder's safetensors files (not its subfolders)."""
     digest = hashlib.sha256()
@@ -86,9 +111,10 @@ def _hub_folder(name: str, revision: str | None) -> Path:
         return Path(snapshot_download(name, revision=revision, allow_patterns=HUB_FILES, ignore_patterns=HUB_SKIPPED))
     except (OSError, ValueError) as error:
         at = f" at revision {revision!r}" if revision else ""
+        words = unknown_name(name.removeprefix(TIMM_OWNER)) if name.startswith(TIMM_OWNER) else ""
         raise CheckpointError(
             f"model.name {name!r}{at} is no folder, is not in the local cache and could not be fetched from the Hub "
-            f"({type(error).__name__}); check the name and the connection, or give a folder"
+            f"({type(error).__name__}); {words or 'check the name and the connection, or give a folder'}"
         ) from error
 
 
@@ -98,7 +124,12 @@ def _check_files(name: str, folder: Path, *, weights: bool) -> None:
         raise CheckpointError(
             f"model.name {name!r} holds no config.json (found: {found}); give the folder of a checkpoint or of a run"
         )
-    if weights and not any(folder.glob("*.safetensors")):
+    brought = {path.name for path in folder.glob("*.safetensors")}
+    if weights and brought == {HEAD_WEIGHTS}:
+        base = json.loads((folder / HEAD_SETTINGS).read_text(encoding="utf-8"))["base"]["name"]
+        raise CheckpointError(f"model.name {name!r} holds the new layers of a run alone (model.save_base false); give "
+                              f"their base {base!r}")
+    if weights and not brought:
         pickled = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
         found = f"only {', '.join(pickled)}" if pickled else "no weights"
         raise CheckpointError(

@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import copy
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PreTrainedModel
 
+from tlhub.config import SINGLE_LABEL
 from tlhub.errors import CheckpointError
 from tlhub.models.adapters import is_adapted, load_adapter, merge, save_adapter
-from tlhub.models.heads import HeadForm, PooledClassifier, feature_width, number_of_labels
+from tlhub.models.checkpoints import load_origin
+from tlhub.models.head_files import Base, HeadRecord, read_head, write_head
+from tlhub.models.heads import HeadForm, PooledClassifier, output_layer
 from tlhub.models.loading import LOADING_ERRORS, first_line, quiet, read_settings, seeded, set_labels
-from tlhub.models.origin import Origin
+from tlhub.models.origin import HEAD_SETTINGS, Origin, resolve_base
 from tlhub.models.processors import load_processor
-from tlhub.seeding import derive
-
-HEAD_SETTINGS = "head.json"
-HEAD_WEIGHTS = "head.safetensors"
 
 
 def save_model(
@@ -40,13 +36,17 @@ def save_model(
         folder: Where to save; made if need be.
         origin: The checkpoint that training started from.
         label_names: The labels by class index.
-        save_base: Whether a local base is kept beside adapters.
+        save_base: Whether the base is kept beside what was trained. A base that the Hub has never is beside adapters,
+            and always beside a trained backbone.
     """
     if is_adapted(model):
         if not any(isinstance(module, PooledClassifier) for module in model.modules()):
             save_adapter(model, processor, folder, origin=origin, save_base=save_base, label_names=label_names)
             return
         model = merge(copy.deepcopy(model))
+    elif not save_base:
+        save_new_layers(model, processor, folder, origin=origin, label_names=label_names)
+        return
     if isinstance(model, PooledClassifier):
         save_pooled(model, processor, folder, label_names=label_names)
     else:
@@ -70,7 +70,7 @@ def save_full(model: nn.Module, processor: Any, folder: Path, *, label_names: Se
     set_labels(model.config, label_names)
     with quiet():
         model.save_pretrained(folder)
-    processor.save_pretrained(folder)
+        processor.save_pretrained(folder)
 
 
 def save_pooled(model: PooledClassifier, processor: Any, folder: Path, *, label_names: Sequence[str]) -> None:
@@ -83,28 +83,38 @@ def save_pooled(model: PooledClassifier, processor: Any, folder: Path, *, label_
         label_names: The labels by class index.
     """
     save_full(model.backbone, processor, folder, label_names=label_names)
-    linear = next(module for module in model.head.modules() if isinstance(module, nn.Linear))
-    settings = {"kind": model.kind, "in_features": linear.in_features, **asdict(model.form),
-                "label_names": list(label_names)}
-    (folder / HEAD_SETTINGS).write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.head.state_dict().items()}
-    save_file(weights, folder / HEAD_WEIGHTS, metadata={"format": "pt"})
+    write_head(folder, model.head, _record(model, model.kind, model.head, model.form, label_names))
 
 
-def pooled_classifier(model: PreTrainedModel, kind: str, form: HeadForm, *, seed: int,
-                      sample: Mapping[str, torch.Tensor] | None = None) -> PooledClassifier:
-    """Return the model with a fresh head of tlhub's own over one kind of features.
+def save_new_layers(model: nn.Module, processor: Any, folder: Path, *, origin: Origin,
+                    label_names: Sequence[str]) -> None:
+    """Save the head alone, with what finds its base again, where nothing of the base was trained.
 
     Args:
-        model: The model with transformers' head, which is taken off; it lives on inside the returned one.
-        kind: One of `features.available_features`.
-        form: What the head looks like.
-        seed: The run's seed.
-        sample: Keyword arguments for one example; needed for `flatten`.
+        model: A model of transformers, whose last layer is kept, or a `PooledClassifier`.
+        processor: Its processor.
+        folder: Where to save; made if need be.
+        origin: The base.
+        label_names: The labels by class index.
     """
-    with seeded(derive(seed, "head")):
-        head = form.build(feature_width(model, kind, sample), number_of_labels(model))
-    return PooledClassifier(model, kind, head, form).eval()
+    if isinstance(model, PooledClassifier):
+        kind, form, head = model.kind, model.form, model.head
+    else:
+        kind, form, head = "native", HeadForm(), nn.Sequential(output_layer(model)[1])
+    config: Any = model.config
+    set_labels(config, label_names)
+    config.save_pretrained(folder)
+    with quiet():
+        processor.save_pretrained(folder)
+    write_head(folder, head, _record(model, kind, head, form, label_names, Base.of(origin)))
+
+
+def _record(model: nn.Module, kind: str, head: nn.Sequential, form: HeadForm, label_names: Sequence[str],
+            base: Base | None = None) -> HeadRecord:
+    first, last = (next(layer for layer in layers if isinstance(layer, nn.Linear)) for layers in (head, reversed(head)))
+    config: Any = model.config
+    return HeadRecord(kind, form, first.in_features, last.bias is not None, tuple(label_names), config.problem_type,
+                      base)
 
 
 def load_saved(folder: Path, auto_model: str, auto_processor: str) -> tuple[nn.Module, Any]:
@@ -125,27 +135,39 @@ def load_saved(folder: Path, auto_model: str, auto_processor: str) -> tuple[nn.M
     processor = load_processor(origin, auto_processor)
     if (folder / "adapter_config.json").exists():
         return load_adapter(folder, auto_model=auto_model), processor
+    if (folder / HEAD_SETTINGS).exists():
+        return _load_headed(origin, auto_model, auto_processor), processor
+    model, missing = _read(origin, auto_model)
+    if missing:
+        raise CheckpointError(f"the model in {str(folder)!r} lacks {min(missing)!r}; it was never trained for this "
+                              "task")
+    return model.train(mode=False), processor
+
+
+def _load_headed(origin: Origin, auto_model: str, auto_processor: str) -> PooledClassifier:
+    head, record = read_head(origin.folder)
+    if record.base is None:
+        model, missing = _read(origin, auto_model)
+    else:
+        base = resolve_base(record.base.name, record.base.revision, record.base.weight_hash, origin.name)
+        checkpoint = load_origin(base, auto_model=auto_model, auto_processor=auto_processor,
+                                 label_names=record.label_names, problem_type=record.problem_type or SINGLE_LABEL)
+        model, missing = checkpoint.model, checkpoint.new_parameters
+    pooled = PooledClassifier(model, record.kind, head, record.form).eval()
+    if lacking := {pooled.own_name(name) for name in missing} & pooled.state_dict().keys():
+        raise CheckpointError(f"the model in {origin.name!r} lacks {min(lacking)!r}; a file is damaged or missing")
+    return pooled
+
+
+def _read(origin: Origin, auto_model: str) -> tuple[PreTrainedModel, frozenset[str]]:
+    """Return the model as it lies in a folder, and the names of the tensors that it lacks there."""
     settings = read_settings(origin, auto_model)
-    pooled = (folder / HEAD_SETTINGS).exists()
     with quiet(), seeded(0):
         try:
             model, info = getattr(transformers, auto_model).from_pretrained(
-                folder, config=settings, dtype=torch.float32, use_safetensors=True, local_files_only=True,
+                origin.folder, config=settings, dtype=torch.float32, use_safetensors=True, local_files_only=True,
                 trust_remote_code=False, output_loading_info=True,
             )
-            if pooled:
-                return _with_head(model, folder), processor
         except LOADING_ERRORS as error:
-            raise CheckpointError(f"the model in {str(folder)!r} cannot be loaded: {first_line(error)}") from error
-    if info["missing_keys"]:
-        missing = sorted(info["missing_keys"])[0]
-        raise CheckpointError(f"the model in {str(folder)!r} lacks {missing!r}; it was never trained for this task")
-    return model.eval(), processor
-
-
-def _with_head(model: PreTrainedModel, folder: Path) -> PooledClassifier:
-    settings = json.loads((folder / HEAD_SETTINGS).read_text(encoding="utf-8"))
-    form = HeadForm(tuple(settings["widths"]), settings["activation"], settings["dropout"])
-    head = form.build(settings["in_features"], len(settings["label_names"]))
-    head.load_state_dict(load_file(folder / HEAD_WEIGHTS))
-    return PooledClassifier(model, settings["kind"], head, form).eval()
+            raise CheckpointError(f"the model in {origin.name!r} cannot be loaded: {first_line(error)}") from error
+    return model, frozenset(info["missing_keys"])

@@ -148,6 +148,11 @@ def probe_features(bench: Workbench) -> tuple[str, dict[str, np.ndarray]]:
     return kind, features[kind]
 
 
+def is_augmented(inputs: Inputs) -> bool:
+    """Return whether a split is another one in every epoch, by augmentation or because its examples are mixed."""
+    return bool(getattr(inputs, "augmented", False))
+
+
 def feature_inputs(bench: Workbench, features: Mapping[str, np.ndarray]) -> dict[str, Inputs]:
     """Return the splits as inputs of a `FeatureHead`."""
     return {split: ArrayInputs(values, bench.inputs[split].labels) for split, values in features.items()}

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import numpy as np
 from torch import nn
 
 from tlhub.config import head_widths
 from tlhub.models.assembly import head_module, head_parameters, with_pooled_head
+from tlhub.models.features import check_kind
 from tlhub.models.freezing import freeze_all_but
 from tlhub.registry import STRATEGIES
-from tlhub.strategies.base import FeatureHead, Fitted, Strategy, Workbench, feature_inputs, probe_features
+from tlhub.strategies.base import (
+    FeatureHead,
+    Fitted,
+    Strategy,
+    Workbench,
+    feature_inputs,
+    is_augmented,
+    probe_features,
+)
 
 
 @STRATEGIES.register("head")
@@ -18,12 +30,13 @@ class Head(Strategy):
     def fit(self, bench: Workbench) -> Fitted:
         """Choose the features, then train the head on them or behind the frozen backbone."""
         config = bench.config
-        kind, features = probe_features(bench)
+        augmented = is_augmented(bench.inputs["train"])
+        kind, features = self._features(bench, needed=not augmented)
         model: nn.Module = bench.checkpoint.model
         if kind != "native" or head_widths(config.model.head):
             model = with_pooled_head(bench.checkpoint, kind, config.model, seed=config.seed, sample=bench.sample())
         freeze_all_but(model, head_parameters(model))
-        if config.data.flip or config.data.crop:
+        if augmented:
             bench.tell("augmentation changes the inputs every epoch, so the frozen backbone is run every epoch")
             bench.train(model, bench.inputs)
             return Fitted(model, model, bench.inputs, outputs=bench.outputs)
@@ -31,3 +44,12 @@ class Head(Strategy):
         inputs = feature_inputs(bench, features)
         bench.train(head, inputs, whole=model)
         return Fitted(model, head, inputs, outputs=bench.outputs)
+
+    @staticmethod
+    def _features(bench: Workbench, *, needed: bool) -> tuple[str, Mapping[str, np.ndarray]]:
+        """Return the kind that `model.pool` names, with its values where they are needed, or the probe's choice."""
+        kind, checkpoint = bench.config.model.pool, bench.checkpoint
+        if kind == "auto":
+            return probe_features(bench)
+        check_kind(checkpoint.model, checkpoint.new_parameters, kind)
+        return kind, bench.features((kind,))[kind] if needed else {}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from tlhub.errors import UsageError
 from tlhub.models.adapters import add_adapter
 from tlhub.models.assembly import with_head
 from tlhub.models.freezing import freeze_all_but
+from tlhub.models.heads import PooledClassifier
 from tlhub.registry import STRATEGIES
 from tlhub.strategies.base import Fitted, Strategy, Workbench
 
@@ -14,9 +16,17 @@ class Lora(Strategy):
     """Trains low-rank adapters (`strategy.method` names others) and the head; the rest is frozen."""
 
     def fit(self, bench: Workbench) -> Fitted:
-        """Put adapters into the model and train them."""
+        """Put adapters into the model and train them.
+
+        Raises:
+            UsageError: What was trained could not be saved without the base.
+        """
         config, checkpoint = bench.config, bench.checkpoint
         headed = with_head(checkpoint, config.model, seed=config.seed, sample=bench.sample())
+        if isinstance(headed, PooledClassifier) and not config.model.save_base:
+            raise UsageError("--model.save_base False cannot be had with strategy lora under a head of tlhub's own "
+                             f"(--model.head {config.model.head!r}, --model.pool {config.model.pool!r}): the adapters "
+                             "are merged into the base, which is saved; leave one of them out")
         model = add_adapter(headed, config.strategy, seed=config.seed, new_parameters=checkpoint.new_parameters)
         trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
         freeze_all_but(model, trained.__contains__)

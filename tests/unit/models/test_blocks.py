@@ -14,8 +14,7 @@ from tlhub.config import ModelConfig, StrategyConfig
 from tlhub.models.adapters import add_adapter
 from tlhub.models.blocks import block_index, blocks
 from tlhub.models.checkpoints import load_checkpoint
-from tlhub.models.heads import HeadForm
-from tlhub.models.saving import pooled_classifier
+from tlhub.models.heads import HeadForm, pooled_classifier
 
 EXPECTED = {
     "bert": ["bert.encoder.layer.0", "bert.encoder.layer.1"],

@@ -20,8 +20,8 @@ from tests.unit.models.test_checkpoints import LABELS, load
 from tests.unit.models.test_origin import COMMIT, hub_cache
 from tlhub.errors import CheckpointError
 from tlhub.models.adapters import load_adapter
-from tlhub.models.heads import HeadForm
-from tlhub.models.saving import load_saved, pooled_classifier, save_model
+from tlhub.models.heads import HeadForm, pooled_classifier
+from tlhub.models.saving import load_saved, save_model
 
 STANDINS = Path(__file__).parents[2] / "standins.py"
 LOADING = """
