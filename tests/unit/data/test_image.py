@@ -11,7 +11,6 @@ from transformers.models.timm_wrapper.image_processing_timm_wrapper import TimmW
 
 from tests.data_files import png, write
 from tlhub.config import DataConfig
-from tlhub.data.augment import crop_boxes, resample
 from tlhub.data.decode import open_image
 from tlhub.data.image import ImageInputs
 from tlhub.data.prepare import Examples
@@ -92,7 +91,7 @@ def test_damaged_image_is_named(tmp_path):
 
 
 def test_augmentation_depends_on_seed_epoch_and_index_only(tmp_path):
-    made = inputs(tmp_path, PROCESSORS["vit"](), crop=True, flip=True)
+    made = inputs(tmp_path, PROCESSORS["vit"](), crop="resized", flip=True)
     whole = made.batch(np.arange(6), 3, CPU)["pixel_values"]
     for part in ([5, 2], [0], [4, 3, 1]):
         assert torch.equal(made.batch(np.array(part), 3, CPU)["pixel_values"], whole[part])
@@ -106,7 +105,7 @@ def test_augmentation_depends_on_seed_epoch_and_index_only(tmp_path):
 def test_flip_alone_mirrors_about_half(tmp_path):
     made = inputs(tmp_path, PROCESSORS["vit"](), flip=True)
     plain = made.batch(np.arange(6), None, CPU)["pixel_values"]
-    flips = uniforms(0, 1, np.arange(6), 5)[:, 4] < 0.5
+    flips = uniforms(0, 1, np.arange(6), 5)[:, 4] < 0.5  # the fifth draw is the flip
     assert 0 < flips.sum() < 6
     values = made.batch(np.arange(6), 1, CPU)["pixel_values"]
     for number, flipped in enumerate(flips):
@@ -115,24 +114,63 @@ def test_flip_alone_mirrors_about_half(tmp_path):
     assert torch.equal(off.batch(np.arange(6), 1, CPU)["pixel_values"], plain)
 
 
-def test_boxes_are_inside_and_of_the_right_size():
-    boxes = crop_boxes(np.random.default_rng(0).random((2000, 4)), 20, 30)
-    left, top, wide, tall = boxes.T
-    assert min(left.min(), top.min()) >= 0
-    assert max((left + wide).max(), (top + tall).max()) <= 1 + 1e-12
-    assert 0.4 < (wide * tall).min() < 0.52
-    assert (wide * tall).max() <= 1
+@pytest.mark.parametrize("options", [
+    {"randaugment": 2, "color": 0.3, "erasing": 0.5}, {"mixup": 1.0}, {"crop": "padded", "mixup": 0.4, "cutmix": 1.0}])
+@pytest.mark.parametrize("limit", [4.0, 0.0])
+def test_every_batch_gives_the_same_pictures(tmp_path, options, limit):
+    made = inputs(tmp_path, PROCESSORS["crop"](), cache_limit_gib=limit, **options)
+    assert made.augmented
+    whole = made.batch(np.arange(6), 1, CPU)["pixel_values"]
+    for part in ([5, 2], [0], [4, 3, 1]):
+        assert torch.equal(made.batch(np.array(part), 1, CPU)["pixel_values"], whole[part])
+    assert not torch.equal(made.batch(np.arange(6), 2, CPU)["pixel_values"], whole)
 
 
-def test_resampling_the_whole_image_changes_nothing_and_a_quarter_enlarges():
-    images = torch.rand(2, 3, 8, 8)
-    whole = np.tile([0.0, 0.0, 1.0, 1.0], (2, 1))
-    result = resample(images, whole, np.array([False, True]))
-    assert torch.allclose(result[0], images[0], atol=1e-6)
-    assert torch.allclose(result[1], images[1].flip(-1), atol=1e-6)
-    ramp = torch.arange(8.0).expand(1, 1, 8, 8)
-    right = resample(ramp, np.array([[0.5, 0.0, 0.5, 1.0]]), np.array([False]))
-    assert torch.allclose(right[0, 0, 0], torch.linspace(3.75, 7.25, 8).clamp(max=7), atol=1e-5)
+def test_pixels_that_are_kept_or_decoded_are_augmented_alike(tmp_path):
+    options = {"crop": "resized", "randaugment": 1, "erasing": 0.5, "cutmix": 1.0}
+    kept, decoded = (inputs(tmp_path, PROCESSORS["timm"](), cache_limit_gib=limit, **options)
+                     .batch(np.arange(6), 1, CPU)["pixel_values"] for limit in (4.0, 0.0))
+    assert (kept - decoded).abs().max() < 1e-3
+
+
+def test_mixed_pictures_are_blended_from_augmented_ones(tmp_path):
+    alone = inputs(tmp_path, PROCESSORS["vit"](), flip=True, crop="resized")
+    assert alone.mixing is None
+    values = alone.batch(np.arange(6), 1, CPU)["pixel_values"]
+    mixed = inputs(tmp_path, PROCESSORS["vit"](), flip=True, crop="resized", mixup=1.0)
+    mix = mixed.mixing.draw(1, np.arange(6))
+    kept = torch.from_numpy(mix.kept).float()[:, None, None, None]
+    expected = kept * values + (1 - kept) * values[mix.partners]
+    assert torch.allclose(mixed.batch(np.arange(6), 1, CPU)["pixel_values"], expected, atol=1e-5)
+    assert torch.equal(mixed.batch(np.arange(6), None, CPU)["pixel_values"],
+                       alone.batch(np.arange(6), None, CPU)["pixel_values"])
+
+
+def test_erased_pixels_are_zero_when_normalised(tmp_path):
+    made = inputs(tmp_path, PROCESSORS["timm"](), erasing=1.0)
+    values = made.batch(np.arange(6), 1, CPU)["pixel_values"]
+    assert (values.abs().amax(dim=1) < 1e-6).sum(dim=(1, 2)).min() > 0
+
+
+@pytest.mark.parametrize("name", PROCESSORS)
+@pytest.mark.parametrize("limit", [4.0, 0.0])
+def test_pictures_to_look_at_are_not_normalised(tmp_path, name, limit):
+    processor = PROCESSORS[name]()
+    made = inputs(tmp_path, processor, cache_limit_gib=limit, color=0.2)
+    shown = made.pictures(np.array([3, 1]), None)
+    assert shown.dtype == np.uint8
+    assert shown.shape == (2, 16, expected(processor).shape[3], 3)
+    if name == "raw":
+        assert np.array_equal(shown.transpose(0, 3, 1, 2), expected(processor)[[3, 1]].numpy())
+    if name == "rescale only":
+        assert np.abs(shown.transpose(0, 3, 1, 2) - 255 * expected(processor)[[3, 1]].numpy()).max() < 0.01
+    assert not np.array_equal(made.pictures(np.array([3, 1]), 0), shown)
+
+
+def test_what_is_augmented(tmp_path):
+    for options, augmented in (({}, False), ({"crop": "none", "flip": False}, False), ({"flip": True}, True),
+                               ({"crop": "padded"}, True), ({"mixup": 0.1}, True), ({"color": 0.1}, True)):
+        assert inputs(tmp_path, PROCESSORS["vit"](), **options).augmented == augmented
 
 
 def test_pictures_of_one_pixel(tmp_path):
