@@ -6,9 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tlhub.config import MULTI_LABEL
 from tlhub.evaluation.metrics import direction
 
-_PERFECT = 1.0
+_MOST_ROWS = 30
+_PLOT_ORDER = ("curves", "predicted", "confusion", "reliability")
+"""Beginnings of the plots' names in the order in which they are shown; others follow."""
 
 
 def losing_to(metrics: Mapping[str, Any], best: str | None = None) -> list[str]:
@@ -33,7 +36,7 @@ def losing_to(metrics: Mapping[str, Any], best: str | None = None) -> list[str]:
             continue
         metric = best if best in shared else shared[0]
         sign = direction(metric)
-        perfect = sign > 0 and scores[metric] == _PERFECT
+        perfect = scores[metric] == (1.0 if sign > 0 else 0.0)
         if not perfect and sign * scores[metric] <= sign * baseline[metric]:
             sentences.append(f"The model does not beat the baseline `{name}` on {split}: {metric} {scores[metric]:.4f} "
                              f"against {baseline[metric]:.4f}.")
@@ -47,7 +50,8 @@ def write_report(folder: Path, *, config: Mapping[str, Any], metrics: Mapping[st
     Args:
         folder: The run's folder; the plots that lie in its `plots/` are shown.
         config: The run's configuration as nested plain values.
-        metrics: The content of `metrics.json`.
+        metrics: The content of `metrics.json`. Its `breakdown`, by split what `evaluation.breakdown` gives, and its
+            `calibration`, {"temperature", "applied", "ece": {split: [before, after]}}, are told where they are there.
         notes: What was noticed about the data.
         facts: Further lines of the model card, such as versions and the checkpoint's revision.
 
@@ -57,7 +61,8 @@ def write_report(folder: Path, *, config: Mapping[str, Any], metrics: Mapping[st
     data_source = _section(config, "data").get("source", "")
     title = f"# {metrics['task']}: {metrics['model']} on {data_source}"
     parts = [[title], _what_was_done(config, metrics), _alarms(config, metrics), _scores(metrics), _baselines(metrics),
-             _data(metrics, notes), _plots(folder), _card(config, metrics, facts or {})]
+             _breakdown(metrics), _calibration(metrics), _data(metrics, notes), _plots(folder),
+             _card(config, metrics, facts or {})]
     path = folder / "report.md"
     path.write_text("\n\n".join("\n".join(part) for part in parts if part) + "\n", encoding="utf-8")
     return path
@@ -93,6 +98,8 @@ def _scores(metrics: Mapping[str, Any]) -> list[str]:
         lines += ["", f"{caption}:", "", *_table(("metric", "value", "95% interval", "better"), rows)]
     lines += ["", "Intervals are percentiles over bootstrap resamples of the examples; they do not cover the choice of "
                   "the seed."]
+    if {"mae", "rmse"} & metrics.get(_scored(metrics), {}).keys():
+        lines += ["", "`mae` and `rmse` are in the units of the target; of several targets every score is the mean."]
     if not metrics.get("test"):
         lines += ["", "There was no test split: the validation scores also chose the model, and are optimistic."]
     return lines
@@ -111,6 +118,42 @@ def _baselines(metrics: Mapping[str, Any]) -> list[str]:
     return ["## Baselines", "", f"On {split}:", "", *_table(("", *names), rows)]
 
 
+def _breakdown(metrics: Mapping[str, Any]) -> list[str]:
+    """Tell the scores of each class or label, the rarest first, or of each target."""
+    split = _scored(metrics)
+    rows: Mapping[str, Mapping[str, float | None]] = metrics.get("breakdown", {}).get(split, {})
+    if not rows:
+        return []
+    columns = list(next(iter(rows.values())))
+    of_targets = "examples" not in columns
+    kind = "target" if of_targets else "label" if metrics.get("problem_type") == MULTI_LABEL else "class"
+    plural = "classes" if kind == "class" else f"{kind}s"
+    names = list(rows) if of_targets else sorted(rows, key=lambda name: rows[name]["examples"] or 0)
+    shown = names[:_MOST_ROWS]
+    caption = f"On {split}" + (":" if of_targets else ", the rarest first:")
+    if len(shown) < len(names):
+        caption = f"On {split}, the {len(shown)} {'first' if of_targets else 'rarest'} of {len(names)} {plural}:"
+    lines = [f"## {plural.capitalize()}", "", caption, "",
+             *_table((kind, *columns), [(name, *(_cell(rows[name][column]) for column in columns)) for name in shown])]
+    if kind == "label":
+        lines += ["", "A label is given where its probability is above one half."]
+    return lines
+
+
+def _calibration(metrics: Mapping[str, Any]) -> list[str]:
+    """Tell the temperature and what it does to the expected calibration error."""
+    found = metrics.get("calibration")
+    if not found:
+        return []
+    temperature = f"Validation fits best with the logits divided by a temperature of {found['temperature']:.3f}"
+    done = "; the saved model divides them, and the scores above are with it." if found["applied"] else \
+        "; the saved model does not divide them (`--evaluate.calibrate true` does)."
+    rows = [(split, f"{before:.4f}", f"{after:.4f}") for split, (before, after) in found["ece"].items()]
+    return ["## Calibration", "", temperature + done, "",
+            *_table(("expected calibration error", "before", "after"), rows), "",
+            "The temperature was fitted on validation, whose error after it is optimistic."]
+
+
 def _data(metrics: Mapping[str, Any], notes: Sequence[str]) -> list[str]:
     rows = [(name, f"{value:,}" if isinstance(value, int) else str(value))
             for name, value in metrics.get("data", {}).items()]
@@ -121,9 +164,13 @@ def _data(metrics: Mapping[str, Any], notes: Sequence[str]) -> list[str]:
 
 
 def _plots(folder: Path) -> list[str]:
-    files = sorted((folder / "plots").glob("*.png"))
+    files = sorted((folder / "plots").glob("*.png"), key=lambda file: (_place(file.stem), file.stem))
     lines = [f"![{file.stem.replace('_', ' ')}](plots/{file.name})" for file in files]
     return ["## Plots", "", *lines] if lines else []
+
+
+def _place(stem: str) -> int:
+    return next((place for place, beginning in enumerate(_PLOT_ORDER) if stem.startswith(beginning)), len(_PLOT_ORDER))
 
 
 def _card(config: Mapping[str, Any], metrics: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
@@ -147,6 +194,10 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]
 
 def _interval(edges: Sequence[float] | None) -> str:
     return f"{edges[0]:.4f} to {edges[1]:.4f}" if edges else ""
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
 
 
 def _one_line(text: str) -> str:

@@ -1,3 +1,6 @@
+import pytest
+
+from tlhub.config import MULTI_LABEL
 from tlhub.evaluation.report import losing_to, write_report
 
 METRICS = {
@@ -61,3 +64,73 @@ def test_without_a_test_split_validation_is_compared_and_said_to_be_optimistic(t
     assert losing_to({**metrics, "validation": {"accuracy": 0.6}}, "accuracy")[0].startswith(
         "The model does not beat the baseline `knn` on validation")
     assert "are optimistic" in write_report(tmp_path, config=CONFIG, metrics=metrics).read_text()
+
+
+def test_a_perfect_error_of_0_is_not_beaten():
+    assert losing_to({"test": {"mae": 0.0}, "baselines": {"mean": {"mae": 0.0}}}) == []
+
+
+def report(folder, **content):
+    return write_report(folder, config=CONFIG, metrics={**METRICS, **content}).read_text()
+
+
+def test_classes_are_told_rarest_first(tmp_path):
+    rows = {"cat": {"examples": 1200, "precision": 0.9, "recall": 0.95, "f1": 0.92},
+            "tig|er": {"examples": 3, "precision": None, "recall": 0.0, "f1": 0.0}}
+    text = report(tmp_path, breakdown={"validation": {"other": rows["cat"]}, "test": rows})
+    assert """## Classes
+
+On test, the rarest first:
+
+| class   | examples | precision | recall | f1     |
+|---------|----------|-----------|--------|--------|
+| tig\\|er | 3        |           | 0.0000 | 0.0000 |
+| cat     | 1,200    | 0.9000    | 0.9500 | 0.9200 |
+""" in text
+    assert "above one half" not in text
+
+
+def test_of_many_classes_the_rarest_thirty_are_told(tmp_path):
+    rows = {f"c{number}": {"examples": 100 - number, "recall": 1.0} for number in range(40)}
+    text = report(tmp_path, breakdown={"test": rows})
+    assert "On test, the 30 rarest of 40 classes:" in text
+    assert "| c39 " in text
+    assert "| c10 " in text
+    assert "| c9 " not in text
+
+
+def test_labels_and_targets_have_their_own_words(tmp_path):
+    rows = {"red": {"examples": 3, "precision": 0.5, "recall": 0.25, "f1": 0.3}}
+    text = report(tmp_path, breakdown={"test": rows}, problem_type=MULTI_LABEL)
+    assert "## Labels" in text
+    assert "| label | examples |" in text
+    assert "A label is given where its probability is above one half." in text
+    rows = {"width": {"mae": 2.5, "r2": 0.9}, "depth": {"mae": 0.25, "r2": -0.1}}
+    text = report(tmp_path, breakdown={"test": rows}, test={"mae": 1.375, "r2": 0.4})
+    assert "## Targets\n\nOn test:\n\n| target | mae    | r2      |\n" in text
+    assert text.index("| width ") < text.index("| depth ")
+    assert "in the units of the target" in text
+
+
+@pytest.mark.parametrize("applied", [True, False])
+def test_calibration_is_told(tmp_path, applied):
+    text = report(tmp_path, calibration={"temperature": 1.8314, "applied": applied,
+                                         "ece": {"validation": [0.1, 0.02], "test": [0.11, 0.03]}})
+    assert "divided by a temperature of 1.831; the saved model " + ("divides" if applied else "does not") in text
+    assert ("`--evaluate.calibrate true`" in text) is not applied
+    assert "| test                       | 0.1100 | 0.0300 |" in text
+
+
+def test_sections_without_content_are_left_out(tmp_path):
+    text = report(tmp_path, breakdown={"test": {}})
+    assert not any(f"## {title}" in text for title in ("Classes", "Labels", "Targets", "Calibration"))
+
+
+def test_plots_are_shown_in_an_order_that_makes_sense(tmp_path):
+    (tmp_path / "plots").mkdir()
+    for name in ("augmentation", "reliability_test", "confusion_validation", "confusion_test", "curves"):
+        (tmp_path / "plots" / f"{name}.png").write_bytes(b"")
+    text = report(tmp_path)
+    places = [text.index(f"(plots/{name}.png)") for name in (
+        "curves", "confusion_test", "confusion_validation", "reliability_test", "augmentation")]
+    assert places == sorted(places)
