@@ -171,7 +171,8 @@ def _data_check(argv: list[str]) -> Ending:
     from tlhub.data.check import check_report
     from tlhub.registry import TASKS
 
-    facts, problems = check_report(config.data, TASKS.get(config.task).modality, seed=config.seed)
+    task = TASKS.get(config.task)
+    facts, problems = check_report(config.data, task.modality, problems=task.problems, seed=config.seed)
     width = max((len(name) for name, _ in facts), default=0)
     for name, value in facts:
         print(f"{name:<{width}}  {value}")

@@ -191,16 +191,15 @@ def _number_column(table: Table, data: DataConfig, taken: set[str | None]) -> st
 
     A column that numbers the rows, or that may be the input, is not meant.
     """
-    by_lower = {name.lower(): name for name in reversed(table.rows.column_names)}
+    taken = {*taken, data.text_column, data.text_pair_column, data.file_column}
+    by_lower: dict[str, str] = {name.lower(): name for name in reversed(table.rows.column_names) if name not in taken}
     named = [by_lower[name] for name in _VALUES if name in by_lower]
-    numeric = next((name for name in named if _is_numeric(table, name)), None)
-    if numeric is not None:
-        return numeric
-    inputs = {name for names in _INPUTS.values() for name in names}
-    given = {*taken, data.text_column, data.text_pair_column, data.file_column}
-    found = [name for name in table.rows.column_names
-             if name not in given and name.lower() not in (inputs | _NUMBERING) and _is_numeric(table, name)]
-    return found[0] if len(found) == 1 else next(iter(named), None)
+    numeric = [name for name in named if _is_numeric(table, name)]
+    if not numeric:
+        others = set(by_lower) - _NUMBERING - {name for names in _INPUTS.values() for name in names}
+        numeric = [by_lower[name] for name in others if _is_numeric(table, by_lower[name])]
+        numeric = numeric if len(numeric) == 1 else named
+    return numeric[0] if numeric else None
 
 
 def _is_numeric(table: Table, column: str) -> bool:

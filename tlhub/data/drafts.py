@@ -14,7 +14,7 @@ from tlhub.config import DataConfig
 from tlhub.data.audit import BadExample, Checked, ImageAuditor, check_pairs, check_texts
 from tlhub.data.cache import cache_root
 from tlhub.data.columns import Columns
-from tlhub.data.kinds import Kind
+from tlhub.data.kinds import Kind, Reading
 from tlhub.data.rows import Rows, make_rows, read_images, read_pairs, read_texts
 from tlhub.data.sources import Source
 from tlhub.data.tables import Table
@@ -67,8 +67,8 @@ def fill(draft: Draft, data: DataConfig, modality: str, only: tuple[str, ...] = 
     seen = 0
     for split, table in wanted.items():
         try:
-            labels = _complete_labels(draft, split, table)
-            if labels is None:
+            reading = _labels(draft, split, table)
+            if reading is None:
                 continue
             inputs, checked = _inputs(draft, table, auditor)
         except DataError as error:
@@ -77,7 +77,9 @@ def fill(draft: Draft, data: DataConfig, modality: str, only: tuple[str, ...] = 
         bad = [index for index, reason in enumerate(checked.reasons) if reason is not None]
         draft.quarantined += [BadExample(split, table.ids[index], str(checked.reasons[index])) for index in bad]
         seen += len(table.ids)
-        rows = make_rows(table, draft.columns, inputs, labels, checked)
+        if reading.problems:
+            continue
+        rows = make_rows(table, draft.columns, inputs, reading.labels, checked)
         draft.splits[split] = rows.take(np.delete(np.arange(len(rows)), bad)) if bad else rows
     _check_quarantine(draft, data, seen)
 
@@ -108,15 +110,15 @@ def _memory(data: DataConfig, source: Source) -> Path:
     return cache_root(data) / "audit" / f"{place}.json"
 
 
-def _complete_labels(draft: Draft, split: str, table: Table) -> np.ndarray | None:
-    """Return the labels of a split; None for a test split that comes without any, and for one with problems."""
+def _labels(draft: Draft, split: str, table: Table) -> Reading | None:
+    """Return the labels of a split; None for a test split that comes without any."""
     reading = draft.kind.read(table, split)
     if reading.missing.all() and split == "test" and len(draft.source.splits) > 1:
         draft.notes.append(f"split 'test' has no labels and is left out ({len(table.ids)} rows)")
         return None
     for problem in reading.problems:
         draft.complain(problem)
-    return None if reading.problems else reading.labels
+    return reading
 
 
 def _check_quarantine(draft: Draft, data: DataConfig, total: int) -> None:

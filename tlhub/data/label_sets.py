@@ -20,13 +20,14 @@ from tlhub.data.kinds import (
     is_blank,
     is_list,
     label_name,
+    number,
     read_column,
 )
 from tlhub.data.tables import Table
 from tlhub.errors import DataError
 
 SEPARATORS = (";", "|", ",")
-_FLAGS = {"0": False, "1": True, "false": False, "true": True}
+_FLAGS = {"false": False, "true": True}
 
 
 class LabelSets(Kind):
@@ -146,7 +147,10 @@ def is_flag(value: Any) -> bool:
 
 
 def _flag(value: Any) -> bool | None:
-    return _FLAGS.get((label_name(value) or "").lower())
+    if isinstance(value, str) and value.strip().lower() in _FLAGS:
+        return _FLAGS[value.strip().lower()]
+    found = number(value)
+    return bool(found) if found in (0.0, 1.0) else None
 
 
 def _read_lists(table: Table, column: str) -> list[tuple[str, ...] | None]:

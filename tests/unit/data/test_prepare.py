@@ -11,7 +11,6 @@ import pytest
 from tests.data_files import csv_rows, png, write, write_images
 from tlhub.config import SINGLE_LABEL
 from tlhub.data.audit import write_quarantine
-from tlhub.data.check import check_report
 from tlhub.data.prepare import prepare, prepare_evaluation
 from tlhub.data.targets import Target
 from tlhub.errors import DataError
@@ -203,14 +202,3 @@ def test_evaluation_data_uses_the_names_of_the_run(tmp_path, config):
     assert len(prepare_evaluation(config(tmp_path / "d"), "text", target=two)) == 14
     write(tmp_path / "d" / "test.csv", csv_rows(3))
     assert len(prepare_evaluation(config(tmp_path / "d"), "text", target=two)) == 3
-
-
-def test_report_of_good_and_bad_data(tmp_path, config):
-    path = write(tmp_path / "a.csv", csv_rows(100))
-    facts, problems = check_report(config(path), "text", seed=0)
-    assert not problems
-    assert dict(facts)["splits"] == "train 80, validation 10, test 10"
-    assert dict(facts)["classes"] == "2 (training examples: neg 40, pos 40)"
-    facts, problems = check_report(config(path, label_column="x"), "text", seed=0)
-    assert dict(facts)["columns"] == "text, label"
-    assert len(problems) == 1
