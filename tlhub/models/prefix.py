@@ -21,6 +21,7 @@ from tlhub.data.activations import ActivationInputs, Layout, cached_activations
 from tlhub.data.batches import Inputs
 from tlhub.data.cache import ArrayCache
 from tlhub.models.blocks import stage_modules, unit_modules
+from tlhub.models.pooling import evaluating
 
 ACTIVATIONS = "entry_activations"
 """The keyword argument by which an entered model is given the entry's input."""
@@ -275,14 +276,3 @@ def _states(args: Any, kwargs: Mapping[str, Any]) -> tuple[int | str, torch.Tens
         if isinstance(value, torch.Tensor) and value.is_floating_point():
             return place, value
     raise CannotEnterError("a block is given no hidden states")
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put the model in evaluation mode for a while."""
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)

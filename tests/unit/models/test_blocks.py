@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import timm
+import torch
 from timm.models import save_for_hf
+from torch import nn
 
 from tests import tiny
 from tests.unit.models.test_checkpoints import load
 from tlhub.config import ModelConfig, StrategyConfig
+from tlhub.errors import CheckpointError
 from tlhub.models.adapters import add_adapter
-from tlhub.models.blocks import block_index, blocks
+from tlhub.models.blocks import WITHOUT_BLOCKS, block_index, blocks, known_blocks, unit_modules
 from tlhub.models.checkpoints import load_checkpoint
 from tlhub.models.heads import HeadForm, pooled_classifier
+from tlhub.registry import STRATEGIES
 
 EXPECTED = {
     "bert": ["bert.encoder.layer.0", "bert.encoder.layer.1"],
@@ -83,3 +88,29 @@ def test_models_of_timm(name: str, first: str, count: int, tmp_path: Path) -> No
     assert len(found) == count + 2
     assert sorted(block_index(model)) == sorted(parameter for parameter, _ in model.named_parameters())
     assert len(found[-1].prefixes) == 2
+
+
+@pytest.mark.parametrize(("name", "first", "count"), [
+    ("vgg11_bn", ["features.0", "features.4", "features.8"], 8), ("test_efficientnet", ["blocks.0.0", "blocks.1.0"], 5),
+    ("inception_v3", ["Conv2d_1a_3x3", "Conv2d_2a_3x3"], 16), ("densenet121", ["features.denseblock1"], 7),
+    ("regnety_002", ["s1.b1", "s2.b1"], 13), ("swin_tiny_patch4_window7_224", ["layers.0.blocks.0"], 12)])
+def test_other_architectures_of_timm(name: str, first: list[str], count: int) -> None:
+    with torch.device("meta"):
+        model = timm.create_model(name, num_classes=7)
+    model.config = SimpleNamespace(num_labels=7)
+    found = [block.name for block in blocks(model) if block.name not in ("stem", "head")]
+    assert found[:len(first)] == first
+    assert len(found) == count
+    if name == "vgg11_bn":  # a convolution and its norm are one block
+        assert block_index(model)["features.1.weight"] == block_index(model)["features.0.weight"]
+        assert unit_modules(model)[:3] == ("features.0", "features.1", "features.4")
+
+
+def test_an_architecture_without_known_blocks_names_what_remains() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
+    model.config = SimpleNamespace(num_labels=2)
+    assert [block.name for block in blocks(model)] == ["stem", "head"]
+    with pytest.raises(CheckpointError, match=r"last_k needs the blocks.* in Sequential none are known; take one of: "
+                                              r"full, scratch, head, linear_probe, lp_ft, lora$"):
+        known_blocks(model, "last_k")
+    assert {*WITHOUT_BLOCKS, "last_k", "gradual_unfreezing"} == set(STRATEGIES.names())
