@@ -10,7 +10,7 @@ import transformers
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from tlhub.config import REGRESSION, SINGLE_LABEL, ModelConfig
+from tlhub.config import SINGLE_LABEL, ModelConfig
 from tlhub.errors import CheckpointError
 from tlhub.models.adapters import plain_folder
 from tlhub.models.heads import output_layer, output_parameters
@@ -59,8 +59,7 @@ def load_checkpoint(
     """Load a checkpoint, with an output for each label.
 
     A head whose own labels are the same set, of the same kind of target, is kept, its rows in the order of
-    `label_names`; otherwise the output layer is fresh, and always for a regression, whose targets are standardised
-    while it is trained. What is fresh is drawn from `seed` alone.
+    `label_names`; otherwise the output layer is fresh. What is fresh is drawn from `seed` alone.
 
     Args:
         config: Which checkpoint, and its dropout.
@@ -95,7 +94,7 @@ def load_origin(
         processor = load_processor(origin, auto_processor)
         own_labels = labels_of(settings)
         keeps_head = (pretrained and sorted(own_labels) == sorted(label_names)
-                      and problem_type == problem_type_of(settings) != REGRESSION)
+                      and problem_type == problem_type_of(settings))
         set_labels(settings, own_labels if keeps_head else label_names, problem_type)
         if dropout is not None:
             override_dropout(settings, dropout)

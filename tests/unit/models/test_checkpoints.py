@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests import tiny
-from tlhub.config import ModelConfig
+from tlhub.config import MULTI_LABEL, REGRESSION, SINGLE_LABEL, ModelConfig
 from tlhub.errors import CheckpointError
 from tlhub.models.checkpoints import Checkpoint, load_checkpoint
 from tlhub.models.heads import output_layer, output_parameters
@@ -21,8 +21,9 @@ LABELS = ("x", "y", "z")
 def load(folder: Path, kind: str, labels: tuple[str, ...] = LABELS, **choices: Any) -> Checkpoint:
     model, processor = tiny.auto_names(kind)
     pretrained, seed = choices.pop("pretrained", True), choices.pop("seed", 0)
+    problem_type = choices.pop("problem_type", SINGLE_LABEL)
     return load_checkpoint(ModelConfig(name=str(folder), **choices), auto_model=model, auto_processor=processor,
-                           label_names=labels, pretrained=pretrained, seed=seed)
+                           label_names=labels, problem_type=problem_type, pretrained=pretrained, seed=seed)
 
 
 @pytest.mark.parametrize("kind", tiny.TEXT_KINDS + tiny.IMAGE_KINDS)
@@ -59,6 +60,16 @@ def test_a_head_for_other_labels_is_fresh(labels: tuple[str, ...], tmp_path: Pat
     none = load(tiny.checkpoint(tmp_path / "2", "vit"), "vit")
     assert other.new_parameters == none.new_parameters == {"classifier.weight", "classifier.bias"}
     assert torch.equal(output_layer(other.model)[1].weight, output_layer(none.model)[1].weight)
+
+
+@pytest.mark.parametrize(("before", "now", "kept"), [
+    (None, SINGLE_LABEL, True), (SINGLE_LABEL, SINGLE_LABEL, True), (MULTI_LABEL, MULTI_LABEL, True),
+    (MULTI_LABEL, SINGLE_LABEL, False), (SINGLE_LABEL, MULTI_LABEL, False), (REGRESSION, REGRESSION, True)])
+def test_a_head_for_another_kind_of_target_is_fresh(before: str | None, now: str, kept: bool, tmp_path: Path) -> None:
+    folder = tiny.checkpoint(tmp_path, "vit", LABELS, problem_type=before)
+    checkpoint = load(folder, "vit", problem_type=now)
+    assert (checkpoint.new_parameters == frozenset()) == kept
+    assert checkpoint.model.config.problem_type == now
 
 
 def test_scratch_keeps_the_architecture_only(tmp_path: Path) -> None:
