@@ -23,7 +23,7 @@ from tlhub.folder import RunFolder
 
 TEXT = "finetune text-classification --model bert --strategy linear_probe"
 IMAGE = "finetune image-classification --model vit --strategy linear_probe"
-CASES = 89
+CASES = 106
 ROWS = "".join(f"hello {number},{'ab'[number % 2]}\n" for number in range(40))
 
 
@@ -70,7 +70,7 @@ USAGE = [
     Wrong(f"{TEXT} --data texts --strategy.features nativ", 2, "'nativ'", "did you mean 'native'?"),
     Wrong("finetune text-classification --model bert --data texts --learning_rate -1", 2, "-1.0", "more than 0"),
     Wrong("finetune text-classification --model bert --data texts --train.compile maybe", 2, "'maybe'", "true or"),
-    Wrong("finetune text-classification --model bert --data texts --train.optimizer adam", 2, "'adam'", "'adamw'"),
+    Wrong("finetune text-classification --model bert --data texts --train.optimizer adams", 2, "'adams'", "'adamw'"),
     Wrong("finetune text-classification --model bert --data texts --model.head wide", 2, "'wide'", "'1024,512'"),
     Wrong(f"{TEXT} --data texts --num_processes 0", 2, "0", "at least 1"),
     Wrong(f"{TEXT} --data texts --log.trackers zzz", 2, "'zzz'", "tensorboard"),
@@ -116,6 +116,23 @@ RUNS = [
     Wrong(f"{TEXT} --data texts --data.group_column speaker", 3, "'speaker'", "valid: label, text"),
     Wrong(f"{TEXT} --data other_labels", 3, "'politics' is in split 'test'", "food, sport, weather"),
     Wrong(f"{TEXT} --data texts --data.max_train_examples 2", 3, "2", "3 classes"),
+    Wrong(f"{TEXT} --data tall.csv", 3, "tall.csv:42", "'score' holds 'tall', which is no finite number (1 of 41 rows"),
+    Wrong(f"{TEXT} --data nan_scores.csv", 3, "nan_scores.csv:43", "'score' holds 'NaN', which is no finite number"),
+    Wrong(f"{TEXT} --data texts --data.problem_type regression", 3, "test.csv:2", "'label' holds 'weather'"),
+    Wrong(f"{TEXT} --data flat.csv --data.problem_type regression", 3, "'score'", "is 1 in all 40 training rows"),
+    Wrong(f"{TEXT} --data texts --data.problem_type multi_label_classification", 3, "'weather'",
+          "--data.label_separator"),
+    Wrong(f"{TEXT} --data tags.csv --data.problem_type multi_label_classification", 3, "';' and ','",
+          "--data.label_separator"),
+    Wrong(f"{TEXT} --data tags.csv --data.label_separator +", 3, "'+'", "its first value is 'a;b'"),
+    Wrong(f"{TEXT} --data flags.csv --data.target_columns [a,b] --data.problem_type multi_label_classification", 3,
+          "flags.csv:42", "'b' holds '7', which is neither 0 nor 1"),
+    Wrong(f"{TEXT} --data flags.csv --data.target_columns [a,c]", 3, "'c'", "data.target_columns"),
+    Wrong(f"{TEXT} --data flags.csv --data.target_columns [a,b] --data.label_column a", 2, "'a'", "leave one out"),
+    Wrong(f"{TEXT} --data texts --data.text_pair_column reply", 3, "'reply'", "data.text_pair_column"),
+    Wrong(f"{TEXT} --data halves.csv", 3, "'halves.csv:2'", "no second text"),
+    Wrong(f"{IMAGE} --data values --data.metadata values.csv", 3, "'size'", "the task image-regression"),
+    Wrong("finetune image-regression --model vit --strategy linear_probe --data images", 3, "'blue'", "metadata.csv"),
     Wrong(f"{IMAGE} --data empty_class", 3, "empty_class/train/yellow", "holds no file"),
     Wrong(f"{IMAGE} --data truncated", 3, "'train/red/cut.jpg'", "truncated"),
     Wrong(f"{IMAGE} --data texts", 3, "text, label", "--data.file_column"),
@@ -138,6 +155,9 @@ FINISHED = [
     Wrong("predict text_run latin.csv", 3, "latin.csv", "is not UTF-8"),
     Wrong("evaluate images --data texts", 4, "'images'", "nothing by tlhub"),
     Wrong("evaluate text_run --data other_labels", 3, "'politics' of split 'test'", "food, sport, weather"),
+    Wrong("evaluate text_run --data texts --data.text_pair_column text", 2, "'text'", "the run reads single texts"),
+    Wrong("data check image-regression --data images", 3, "'blue'", "class folders"),
+    Wrong("data check text-classification --data tall.csv", 3, "tall.csv:42", "'tall'"),
     Wrong("evaluate text_run --data columns.csv", 3, "x, q, intent", "--data.text_column"),
     Wrong("data check text-classification --data nan.csv", 3, "nan.csv:42", "no label"),
     Wrong("data check image-classification --data truncated", 3, "'train/red/cut.jpg'", "truncated"),
@@ -202,6 +222,16 @@ def _data() -> None:
     write("latin.csv", f"text,label\n{ROWS}".encode() + b"caf\xe9,a\n")
     write("no_label.csv", "text,a,b\nx y,1,2\nz,3,4\n")
     write("columns.csv", "x,q,intent\n" + "".join(f"z,{line}\n" for line in ROWS.splitlines()))
+    scores = "text,score\n" + "".join(f"hello {number},{number / 8}\n" for number in range(40))
+    write("tall.csv", f"{scores}last,tall\n")
+    write("nan_scores.csv", f"{scores}one,2.5\nlast,NaN\n")
+    write("flat.csv", "text,score\n" + ROWS.replace(",a", ",1").replace(",b", ",1"))
+    write("tags.csv", "text,label\n" + ROWS.replace(",a", ",a;b").replace(",b", ',"a,b"'))
+    write("flags.csv", "text,a,b\n" + "".join(f"hello {n},{n % 2},{n // 2 % 2}\n" for n in range(40)) + "last,1,7\n")
+    write("halves.csv", "text_a,text_b,label\n" + "one,,a\ntwo,three,b\n" * 20)
+    shutil.copytree("images/train", "values")
+    sizes = [f"{path.relative_to('values')},{number / 8}" for number, path in enumerate(Path("values").rglob("*.png"))]
+    write("values/values.csv", "file_name,size\n" + "\n".join(sizes))
     write("unknown.yaml", "model: bert\ndata: texts\nstrategi: lora\n")
     write("nested.yaml", "model: bert\ndata: texts\nstrategy: {name: lora, rnk: 3}\n")
     write("type.yaml", "model: bert\ndata: texts\nstrategy: {name: lora, rank: three}\n")

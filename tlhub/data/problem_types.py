@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tlhub.config import MULTI_LABEL, PROBLEM_TYPES, REGRESSION, SINGLE_LABEL, DataConfig
+from tlhub.config import MULTI_LABEL, REGRESSION, SINGLE_LABEL, DataConfig
 from tlhub.data.classes import Classes
 from tlhub.data.columns import Columns
 from tlhub.data.kinds import Kind, class_names, is_blank, is_list, number
-from tlhub.data.label_sets import SEPARATORS, LabelSets, is_flag
+from tlhub.data.label_sets import SEPARATORS, LabelSets, is_flag, split_labels
 from tlhub.data.sources import Source
 from tlhub.data.targets import Target
 from tlhub.data.values import Values
@@ -66,36 +66,49 @@ def _problem_type(source: Source, columns: Columns, data: DataConfig,
         return data.problem_type, ""
     if len(problems) == 1:
         return problems[0], ""
-    found, reason = _from_content(source, columns, data)
+    found, reason, otherwise = _from_content(source, columns, data)
     if found is None:
-        return problems[0], ""
+        joined = _joined(source, columns) if MULTI_LABEL in problems and not source.class_folders else None
+        return problems[0], "" if joined is None else (
+            f"labels such as {joined!r} look like several in one, and are taken as classes of their own "
+            f"(--data.problem_type {MULTI_LABEL} divides them)")
     if found not in problems:
         raise DataError(f"{reason}, which are no classes; predict numbers of pictures with the task image-regression, "
                         f"or take them as classes with --data.problem_type {SINGLE_LABEL}")
-    others = [problem for problem in PROBLEM_TYPES if problem in problems and problem != found]
-    return found, f"{reason}: {_WORDS[found]} (--data.problem_type {' or '.join(others)} takes them otherwise)"
+    told = f" (--data.problem_type {otherwise} takes them otherwise)" if otherwise in problems else ""
+    return found, f"{reason}: {_WORDS[found]}{told}"
 
 
-def _from_content(source: Source, columns: Columns, data: DataConfig) -> tuple[str | None, str]:
-    """Return the kind that the content of the columns tells, and the reason; None where it tells nothing."""
+def _from_content(source: Source, columns: Columns, data: DataConfig) -> tuple[str | None, str, str]:
+    """Return the kind that the content of the columns tells, the reason, and the kind that it could be as well.
+
+    Where it tells nothing, the first is None.
+    """
     table = source.training
     words = f"column{'s' if len(columns.labels) > 1 else ''} {', '.join(map(repr, columns.labels))}"
     if data.target_columns:
         cells = [cell for column in columns.labels for cell in table.rows[column]]
         if not all(is_blank(cell) or is_flag(cell) for cell in cells):
-            return REGRESSION, f"{words} hold numbers" if len(columns.labels) > 1 else f"{words} holds numbers"
+            return REGRESSION, f"{words} {'hold' if len(columns.labels) > 1 else 'holds'} numbers", ""
         if len(columns.labels) == 1:
             raise DataError(f"data.target_columns names one column of 0 and 1, {columns.labels[0]!r}; name two classes "
                             f"with --data.label_column, or say --data.problem_type {REGRESSION}")
-        return MULTI_LABEL, f"{words} hold 0 and 1"
+        return MULTI_LABEL, f"{words} hold 0 and 1", REGRESSION
     feature = table.rows.features[columns.labels[0]]
     if is_list(feature):
-        return MULTI_LABEL, f"{words} holds lists"
+        return MULTI_LABEL, f"{words} holds lists", ""
     if data.label_separator is not None:
-        return MULTI_LABEL, f"labels in {words} stand between {data.label_separator!r}"
+        return MULTI_LABEL, f"labels in {words} are divided at {data.label_separator!r}", ""
     if class_names(feature) is None and not source.class_folders and _has_fractions(table.rows[columns.labels[0]]):
-        return REGRESSION, f"{words} holds numbers with fractions"
-    return None, ""
+        return REGRESSION, f"{words} holds numbers with fractions", SINGLE_LABEL
+    return None, "", ""
+
+
+def _joined(source: Source, columns: Columns) -> str | None:
+    """Return a label that is made of others, which occur as well, with a separator between them; None without any."""
+    cells = {str(cell).strip() for cell in source.training.rows[columns.labels[0]] if isinstance(cell, str)}
+    return next((cell for cell in sorted(cells) for mark in SEPARATORS
+                 if len(parts := split_labels(cell, mark)) > 1 and cells.issuperset(parts)), None)
 
 
 def _has_fractions(cells: Sequence[Any]) -> bool:

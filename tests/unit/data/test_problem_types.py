@@ -26,7 +26,17 @@ def test_the_column_tells_the_kind(tmp_path, config, kind, problem):
                                                  for n in range(60)))
     data = prepare(config(path), "text", problems=TEXT, seed=0)
     assert data.target.problem_type == problem
-    assert any("--data.problem_type" in note for note in data.notes) == (problem != SINGLE_LABEL)
+    assert any("--data.problem_type" in note for note in data.notes) == (problem == REGRESSION)
+
+
+def test_labels_that_look_joined_are_told(tmp_path, config):
+    lines = "".join(f"t{n},{('a', 'b', 'a;b', 'x; y')[n % 4]}\n" for n in range(60))
+    data = prepare(config(write(tmp_path / "a.csv", "text,label\n" + lines)), "text", problems=TEXT, seed=0)
+    assert data.target == Target(SINGLE_LABEL, ("a", "a;b", "b", "x; y"))
+    assert any("labels such as 'a;b' look like several in one" in note for note in data.notes)
+    lines = lines.replace("a;b", "c")
+    data = prepare(config(write(tmp_path / "a.csv", "text,label\n" + lines)), "text", problems=TEXT, seed=0)
+    assert not any("several" in note for note in data.notes)
 
 
 def test_a_mistake_among_numbers_is_told(tmp_path, config):
