@@ -71,7 +71,7 @@ def write_report(folder: Path, *, config: Mapping[str, Any], metrics: Mapping[st
 def _what_was_done(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[str]:
     parameters = metrics.get("parameters", {})
     total, trained = parameters.get("total", 0), parameters.get("trainable", 0)
-    share = f" ({100 * trained / total:.2g}%)" if total else ""
+    share = f" ({100 * trained / total:.3g}%)" if total else ""
     sentence = (f"Strategy `{metrics['strategy']}`, seed {metrics['seed']}: {trained:,} of {total:,} parameters{share} "
                 "were trained.")
     train = {name: value for name, value in _section(config, "train").items() if value is not None}
@@ -91,7 +91,7 @@ def _scores(metrics: Mapping[str, Any]) -> list[str]:
         if not scores:
             continue
         intervals = metrics.get("intervals", {}).get(split, {})
-        rows = [(name, f"{value:.4f}", _interval(intervals.get(name)), "higher" if direction(name) > 0 else "lower")
+        rows = [(name, _cell(value), _interval(intervals.get(name)), "higher" if direction(name) > 0 else "lower")
                 for name, value in scores.items()]
         count = metrics.get("data", {}).get(split)
         caption = f"{split.capitalize()}" + (f", {count:,} examples" if isinstance(count, int) else "")
@@ -112,8 +112,8 @@ def _baselines(metrics: Mapping[str, Any]) -> list[str]:
     split = _scored(metrics)
     scores: Mapping[str, float] = metrics.get(split, {})
     names = [name for name in scores if any(name in values for values in baselines.values())]
-    rows = [("this model", *(f"{scores[name]:.4f}" for name in names))]
-    rows += [(f"`{baseline}`", *(f"{values[name]:.4f}" if name in values else "" for name in names))
+    rows = [("this model", *(_cell(scores[name]) for name in names))]
+    rows += [(f"`{baseline}`", *(_cell(values.get(name)) for name in names))
              for baseline, values in baselines.items()]
     return ["## Baselines", "", f"On {split}:", "", *_table(("", *names), rows)]
 
@@ -148,7 +148,7 @@ def _calibration(metrics: Mapping[str, Any]) -> list[str]:
     temperature = f"Validation fits best with the logits divided by a temperature of {found['temperature']:.3f}"
     done = "; the saved model divides them, and the scores above are with it." if found["applied"] else \
         "; the saved model does not divide them (`--evaluate.calibrate true` does)."
-    rows = [(split, f"{before:.4f}", f"{after:.4f}") for split, (before, after) in found["ece"].items()]
+    rows = [(split, *map(_cell, errors)) for split, errors in found["ece"].items()]
     return ["## Calibration", "", temperature + done, "",
             *_table(("expected calibration error", "before", "after"), rows), "",
             "The temperature was fitted on validation, whose error after it is optimistic."]
@@ -193,11 +193,14 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]
 
 
 def _interval(edges: Sequence[float] | None) -> str:
-    return f"{edges[0]:.4f} to {edges[1]:.4f}" if edges else ""
+    return f"{_cell(edges[0])} to {_cell(edges[1])}" if edges else ""
 
 
 def _cell(value: float | None) -> str:
-    return "" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
+    if value is None or isinstance(value, int):
+        return "" if value is None else f"{value:,}"
+    # Adding 0 makes the -0 of a small negative number a plain 0.
+    return f"{round(value, 4) + 0.0:.4f}"
 
 
 def _one_line(text: str) -> str:

@@ -134,3 +134,10 @@ def test_plots_are_shown_in_an_order_that_makes_sense(tmp_path):
     places = [text.index(f"(plots/{name}.png)") for name in (
         "curves", "confusion_test", "confusion_validation", "reliability_test", "augmentation")]
     assert places == sorted(places)
+
+
+def test_numbers_are_written_plainly(tmp_path):
+    text = report(tmp_path, test={"r2": -1e-6}, parameters={"total": 7873, "trainable": 7873}, intervals={
+        "test": {"r2": [-0.5, -1e-6]}})
+    assert "7,873 of 7,873 parameters (100%)" in text
+    assert "| r2     | 0.0000 | -0.5000 to 0.0000 | higher |" in text
