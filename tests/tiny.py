@@ -149,7 +149,9 @@ def model(kind: str, labels: Sequence[str] | None = None, *, seed: int = 0, **ch
         with torch.no_grad():
             for name, tensor in [*made.named_parameters(), *made.named_buffers()]:
                 if tensor.is_floating_point() and tensor.dim() > 1:
-                    tensor.normal_(0.0, 0.2)
+                    # Models without norms, such as VGG, must not swell from layer to layer.
+                    swell = 0.2 if kind not in TIMM_KINDS else min(0.2, (2 / tensor[0].numel()) ** 0.5)
+                    tensor.normal_(0.0, swell)
                 elif name.endswith("running_mean"):
                     tensor.normal_(0.0, 0.1)
     return made.eval()
@@ -193,7 +195,7 @@ def checkpoint(folder: Path, kind: str, labels: Sequence[str] | None = None, *, 
 def inputs(kind: str, examples: int = 4, seed: int = 0) -> dict[str, torch.Tensor]:
     """Return a batch of a model's keyword arguments, the texts of different lengths."""
     generator = torch.Generator().manual_seed(seed)
-    if kind in IMAGE_KINDS + TIMM_KINDS:
+    if kind in IMAGE_KINDS or kind.startswith("timm"):
         return {"pixel_values": torch.randn(examples, 3, SIZE, SIZE, generator=generator)}
     texts = [" ".join(WORDS[(3 * row + column) % len(WORDS)] for column in range(2 + row)) for row in range(examples)]
     tokenizer = processor(kind)

@@ -37,8 +37,8 @@ SEQUENCES_ONLY = ("oft",)
 def choose_targets(model: nn.Module, method: str, new_parameters: Collection[str]) -> list[str]:
     """Return the layers of the model's blocks that the method can adapt.
 
-    Stem, head and newly initialised layers are left out, and so are grouped convolutions: a low-rank change of a
-    depthwise filter is no smaller than the filter.
+    Stem, head and newly initialised layers are left out, and so are grouped convolutions, since a low-rank change of a
+    depthwise filter is no smaller than the filter, and dilated ones, whose dilation PEFT's own layers do not have.
 
     Args:
         model: The model without adapters.
@@ -55,7 +55,7 @@ def choose_targets(model: nn.Module, method: str, new_parameters: Collection[str
         name
         for name, module in model.named_modules()
         if isinstance(module, LAYERS[method])
-        and not _is_grouped(module)
+        and not _is_special(module)
         and f"{name}.weight" not in new_parameters
         and f"{name}.weight" in index
         and names[index[f"{name}.weight"]] not in outside
@@ -83,12 +83,14 @@ def match_targets(model: nn.Module, method: str, endings: Collection[str]) -> li
     for ending in endings:
         fitting = [name for name in modules if name == ending or name.endswith("." + ending)]
         layers = [name for name in fitting if isinstance(modules[name], LAYERS[method])]
-        layers = [name for name in layers if not _is_grouped(modules[name])]
+        layers = [name for name in layers if not _is_special(modules[name])]
         if not layers:
             if fitting:
-                kind = type(modules[fitting[0]]).__name__
+                module = modules[fitting[0]]
+                kind = f"grouped or dilated {type(module).__name__}" if _is_special(module) else type(module).__name__
                 raise UsageError(f"strategy.targets {ending!r} is a {kind}, which method {method!r} does not adapt")
-            valid = {name.rsplit(".", 1)[-1] for name, module in modules.items() if isinstance(module, LAYERS[method])}
+            valid = {_ending(name) for name, module in modules.items()
+                     if isinstance(module, LAYERS[method]) and not _is_special(module)}
             raise UsageError(f"strategy.targets {ending!r} is no layer of the model; {nearest(ending, valid)}")
         found += [name for name in layers if name not in found]
     return found
@@ -118,5 +120,11 @@ def modules_beside(model: nn.Module, new_parameters: Collection[str]) -> list[st
     return found
 
 
-def _is_grouped(module: nn.Module) -> bool:
-    return isinstance(module, nn.Conv2d) and module.groups > 1
+def _is_special(module: nn.Module) -> bool:
+    return isinstance(module, nn.Conv2d) and (module.groups > 1 or max(module.dilation) > 1)
+
+
+def _ending(name: str) -> str:
+    """Return the end of a layer's name that tells something: a number alone does not."""
+    parts = name.split(".")
+    return parts[-1] if len(parts) == 1 or not parts[-1].isdigit() else f"{parts[-2]}.{parts[-1]}"

@@ -125,7 +125,12 @@ class PooledClassifier(nn.Module):
         kind: How features are made: `native`, or one of `pooling.pooled_kinds`.
         head: From features (B, D) to outputs (B, c).
         form: What the head looks like, to make it again.
+
+    Attributes:
+        base_model_prefix: Where the backbone is; transformers and peft ask for it.
     """
+
+    base_model_prefix = "backbone"
 
     def __init__(self, model: PreTrainedModel, kind: str, head: nn.Sequential, form: HeadForm) -> None:
         super().__init__()

@@ -16,7 +16,7 @@ from transformers import PreTrainedConfig
 from tlhub.config import REGRESSION, SINGLE_LABEL
 from tlhub.errors import CheckpointError
 from tlhub.models.origin import Origin
-from tlhub.models.timm_models import TIMM, plain_arguments, unknown_name
+from tlhub.models.timm_models import TIMM, plain_settings, unknown_name
 
 LOADING_ERRORS = (OSError, ValueError, KeyError, RuntimeError, TypeError, ImportError, SafetensorError)
 
@@ -52,7 +52,8 @@ def set_labels(settings: PreTrainedConfig, label_names: Sequence[str], problem_t
     settings.label2id = {name: index for index, name in enumerate(label_names)}
     if problem_type is not None:
         settings.problem_type = cast(Any, problem_type)
-    plain_arguments(settings)
+    if settings.model_type == TIMM:
+        plain_settings(settings, label_names)
 
 
 def labels_of(settings: PreTrainedConfig) -> list[str]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
 TIMM = "timm_wrapper"
@@ -48,9 +48,10 @@ def unknown_name(name: str) -> str:
     return f"timm {library.__version__} has no model {name!r}, its nearest are {', '.join(close)}"
 
 
-def plain_arguments(settings: PreTrainedConfig) -> None:
-    """Take the arguments `SET_ELSEWHERE` out of a wrapper's configuration."""
-    if settings.model_type == TIMM and settings.model_args:
+def plain_settings(settings: Any, label_names: Sequence[str]) -> None:
+    """Write labels where a wrapper's configuration keeps them, and take the arguments `SET_ELSEWHERE` out of it."""
+    settings.label_names = list(label_names)
+    if settings.model_args:
         settings.model_args = {key: value for key, value in settings.model_args.items() if key not in SET_ELSEWHERE}
 
 

@@ -27,6 +27,7 @@ UNFIT = {("gpt2", "loha"), ("gpt2", "lokr"), ("gpt2", "oft"), ("gpt2", "boft"), 
 MATRIX = [("bert", method) for method in AUTO_METHODS]
 MATRIX += [(kind, method) for kind in ("gpt2", "resnet", "convnextv2") for method in ("dora", "ia3")]
 MATRIX += [(kind, "lora") for kind in KINDS if kind != "bert"] + [("resnet", "lokr"), ("gpt2", "vera")]
+MATRIX += [(kind, "lora") for kind in ("timm_resnet", "timm_vit", "timm_efficientnet")]
 
 
 def adapted(checkpoint: Checkpoint, method: str = "lora", seed: int = 0, **choices: Any) -> Any:
@@ -140,6 +141,12 @@ def test_targets_of_the_user(tmp_path: Path) -> None:
         adapted(load(folder, "bert"), targets=["querry"])
     with pytest.raises(UsageError, match="targets 'LayerNorm' is a LayerNorm, which method 'lora' does not adapt"):
         adapted(load(folder, "bert"), targets=["LayerNorm"])
+    resnet = load(tiny.checkpoint(tmp_path / "resnet", "resnet"), "resnet")
+    with pytest.raises(UsageError, match=r"'query' is no layer of the model; valid: classifier\.1, convolution$"):
+        adapted(resnet, targets=["query"])
+    timm = load(tiny.checkpoint(tmp_path / "timm", "timm_resnet"), "timm_resnet")
+    with pytest.raises(UsageError, match=r"'layer4.0.conv2' is a grouped or dilated Conv2d"):
+        adapted(timm, targets=["layer4.0.conv2"])
 
 
 def test_grouped_convolutions_are_left_alone(tmp_path: Path) -> None:

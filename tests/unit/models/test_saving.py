@@ -18,6 +18,7 @@ from tests import tiny
 from tests.unit.models.test_adapters import adapted, trained
 from tests.unit.models.test_checkpoints import LABELS, load
 from tests.unit.models.test_origin import COMMIT, hub_cache
+from tlhub.config import REGRESSION
 from tlhub.errors import CheckpointError
 from tlhub.models.adapters import load_adapter
 from tlhub.models.heads import HeadForm, pooled_classifier
@@ -82,7 +83,7 @@ def agree(folder: Path, expected: torch.Tensor) -> None:
 def test_every_form_loads_without_tlhub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected: dict[Path, torch.Tensor] = {}
     folders: list[tuple[Path, str]] = []
-    for kind in ("bert", "gpt2", "resnet", "vit"):
+    for kind in ("bert", "gpt2", "resnet", "vit", "timm_resnet"):
         for form in ("full", "adapter"):
             checkpoint = load(tiny.checkpoint(tmp_path / kind / form / "base", kind), kind)
             model = adapted(checkpoint) if form == "adapter" else checkpoint.model
@@ -109,7 +110,7 @@ def test_every_form_loads_without_tlhub(tmp_path: Path, monkeypatch: pytest.Monk
         again, _ = load_saved(folder, *tiny.auto_names(kind))
         assert torch.allclose(again(**tiny.inputs(kind)).logits, expected[folder], atol=1e-6)
     without_tlhub(folders, tmp_path, HF_HUB_CACHE=str(tmp_path / "hub"))
-    assert len(expected) == 11
+    assert len(expected) == 13
     for folder, logits in expected.items():
         agree(folder, logits)
 
@@ -122,6 +123,9 @@ def test_heads_of_our_own(kind: str, feature: str, widths: tuple[int, ...], tmp_
     model = trained(pooled_classifier(checkpoint.model, feature, HeadForm(widths), seed=0), kind, audit=False)
     batch = tiny.inputs(kind)
     save_model(model, checkpoint.processor, tmp_path / "out", origin=checkpoint.origin, label_names=LABELS)
+    assert json.loads((tmp_path / "out" / "head.json").read_text()) == {
+        "kind": feature, "widths": list(widths), "activation": "relu", "dropout": 0.0, "in_features": tiny.HIDDEN,
+        "bias": True, "label_names": list(LABELS), "problem_type": "single_label_classification", "base": None}
     assert {"head.json", "head.safetensors", "config.json", "model.safetensors"} <= {
         path.name for path in (tmp_path / "out").iterdir()}
     again, _ = load_saved(tmp_path / "out", *tiny.auto_names(kind))
@@ -163,6 +167,81 @@ def test_a_base_left_out_is_found_again_and_checked(tmp_path: Path) -> None:
     tiny.checkpoint(tmp_path / "base", "bert", seed=5)
     with pytest.raises(CheckpointError, match="has other weights than those it was trained on"):
         load_adapter(out, auto_model="AutoModelForSequenceClassification")
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "vit", "timm_resnet"])
+@pytest.mark.parametrize("form", ["linear", "fitted", "mlp"])
+def test_new_layers_alone(kind: str, form: str, tmp_path: Path) -> None:
+    """Of heads trained behind a frozen base only the heads are kept, and the base is found again and checked."""
+    base, batch = tiny.checkpoint(tmp_path / "base", kind), tiny.inputs(kind)
+    checkpoint = load(base, kind)
+    model: Any = checkpoint.model
+    if form != "linear":
+        head = HeadForm((5,), "tanh", 0.1) if form == "mlp" else HeadForm()
+        model = pooled_classifier(checkpoint.model, "mean", head, seed=0)
+    out = tmp_path / "out"
+    save_model(model, checkpoint.processor, out, origin=checkpoint.origin, label_names=LABELS, save_base=False)
+    assert {path.name for path in out.glob("*.safetensors")} == {"head.safetensors"}
+    assert sum(path.stat().st_size for path in out.glob("*.safetensors")) < 3000
+    again, processor = load_saved(out, *tiny.auto_names(kind))
+    assert torch.allclose(again(**batch).logits, model(**batch).logits, atol=1e-6)
+    assert type(processor) is type(checkpoint.processor)
+    assert again.config.id2label == dict(enumerate(LABELS))
+    with pytest.raises(CheckpointError, match=r"new layers of a run alone .*; give their base '/"):
+        load(out, kind)
+    tiny.checkpoint(base, kind, seed=5)
+    with pytest.raises(CheckpointError, match="has other weights than those it was trained on"):
+        load_saved(out, *tiny.auto_names(kind))
+
+
+def test_new_layers_over_a_base_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny.checkpoint(hub_cache(tmp_path / "hub", "someone/tiny", monkeypatch), "vit")
+    checkpoint, batch = load(Path("someone/tiny"), "vit"), tiny.inputs("vit")
+    save_model(checkpoint.model, checkpoint.processor, tmp_path / "out", origin=checkpoint.origin, label_names=LABELS,
+               save_base=False)
+    base = json.loads((tmp_path / "out" / "head.json").read_text())["base"]
+    assert base == {"name": "someone/tiny", "revision": COMMIT, "weight_hash": checkpoint.origin.weight_hash}
+    again, _ = load_saved(tmp_path / "out", *tiny.auto_names("vit"))
+    assert torch.allclose(again(**batch).logits, checkpoint.model(**batch).logits, atol=1e-6)
+
+
+def test_the_kind_of_target_is_kept(tmp_path: Path) -> None:
+    checkpoint = load(tiny.checkpoint(tmp_path / "base", "vit"), "vit", ("length",), problem_type=REGRESSION)
+    forms: dict[str, Any] = {
+        "full": lambda: checkpoint.model, "adapter": lambda: adapted(checkpoint),
+        "head": lambda: pooled_classifier(load(tmp_path / "base", "vit", ("length",), problem_type=REGRESSION).model,
+                                          "mean", HeadForm(), seed=0)}
+    for form, make in forms.items():
+        for save_base in (True, False) if form == "head" else (True,):
+            out = tmp_path / f"{form}{save_base}"
+            save_model(make(), checkpoint.processor, out, origin=checkpoint.origin, label_names=("length",),
+                       save_base=save_base)
+            again: Any = load_saved(out, *tiny.auto_names("vit"))[0]
+            assert again.config.problem_type == REGRESSION
+            assert json.loads((out / "config.json").read_text())["problem_type"] == REGRESSION
+            assert again(**tiny.inputs("vit")).logits.shape == (4, 1)
+
+
+def test_damaged_heads(tmp_path: Path) -> None:
+    checkpoint = load(tiny.checkpoint(tmp_path / "base", "vit"), "vit")
+    model = pooled_classifier(checkpoint.model, "mean", HeadForm((5,)), seed=0)
+    out = tmp_path / "out"
+    save_model(model, checkpoint.processor, out, origin=checkpoint.origin, label_names=LABELS)
+    state = load_file(out / "model.safetensors")
+    whole = {name: tensor.clone() for name, tensor in state.items()}
+    gone = next(name for name in state if "layernorm_before" in name)
+    del state[gone]
+    save_file(state, out / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"lacks 'backbone\..*layernorm_before\.\w+'; a file is damaged"):
+        load_saved(out, *tiny.auto_names("vit"))
+    save_file(whole, out / "model.safetensors", metadata={"format": "pt"})
+    save_file({"0.weight": torch.ones(2, 2)}, out / "head.safetensors")
+    with pytest.raises(CheckpointError, match=r"the head in .* cannot be loaded: ") as caught:
+        load_saved(out, *tiny.auto_names("vit"))
+    assert "\n" not in str(caught.value)
+    (out / "head.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"the head in .* cannot be loaded: 'widths'"):
+        load_saved(out, *tiny.auto_names("vit"))
 
 
 def test_what_cannot_be_loaded(tmp_path: Path) -> None:

@@ -11,7 +11,9 @@ import torch
 
 from tests import tiny
 from tests.bench import fit, make_bench
+from tlhub.errors import CheckpointError, UsageError
 from tlhub.models.heads import PooledClassifier
+from tlhub.models.outputs import one_sigmoid
 from tlhub.registry import STRATEGIES
 from tlhub.strategies.base import FeatureHead
 
@@ -75,9 +77,41 @@ def test_the_head_alone_is_trained_on_cached_features(make: Any, features: str, 
 
 
 def test_augmentation_runs_the_frozen_backbone(make: Any) -> None:
-    bench = make("head", "vit", data__flip=True, strategy__features="mean")
+    bench = make("head", "vit", strategy__features="mean")
+    bench.inputs["train"].augmented = True
     fitted = fit(bench)
     (model, names, inputs), = bench.trained
     assert model is fitted.model
     assert inputs is bench.inputs
     assert names == {name for name, _ in model.named_parameters() if name.startswith("head.")}
+
+
+@pytest.mark.parametrize(("kind", "pool"), [("vit", "flatten"), ("vit", "first"), ("timm_resnet", "flatten"),
+                                            ("bert", "mean"), ("bert", "native")])
+@pytest.mark.parametrize("augmented", [False, True])
+def test_the_head_reads_what_the_model_section_names(make: Any, kind: str, pool: str, augmented: bool) -> None:
+    bench = make("head", kind, model__pool=pool, model__head="7", strategy__features="auto")
+    bench.inputs["train"].augmented = augmented
+    fitted = fit(bench)
+    (trained, names, inputs), = bench.trained
+    assert fitted.model.kind == pool
+    assert (trained is fitted.model) == augmented == (inputs is bench.inputs)
+    assert {name.removeprefix("head.")[:1] for name in names} == {"0", "2"}
+    assert not any("leave-one-out" in line for line in bench.told), "the probe is not asked"
+
+
+def test_a_named_kind_of_features_has_to_be_there(make: Any) -> None:
+    with pytest.raises(CheckpointError, match=r"--model.pool 'native' is not offered"):
+        fit(make("head", "roberta", model__pool="native"))
+
+
+def test_merged_adapters_need_their_base(make: Any) -> None:
+    with pytest.raises(UsageError, match=r"--model.save_base False cannot be had with strategy lora under a head"):
+        fit(make("lora", model__head="5", model__save_base=False))
+
+
+@pytest.mark.parametrize("strategy", ["full", "scratch", "lora", "head"])
+def test_outputs_are_undone_as_they_were_trained(make: Any, strategy: str) -> None:
+    outputs = one_sigmoid()
+    bench = make(strategy, outputs=outputs)
+    assert fit(bench).outputs is outputs
