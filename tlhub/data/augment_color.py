@@ -83,4 +83,4 @@ def grey(images: torch.Tensor) -> torch.Tensor:
 
 
 def _blend(images: torch.Tensor, other: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
-    return (images * factor + other * (1 - factor)).clamp_(0, 255)
+    return (images * factor).add_(other * (1 - factor)).clamp_(0, 255)

@@ -34,7 +34,7 @@ def sheet(rows: np.ndarray, path: Path) -> Path:
     title = 0.3  # inches above the pictures
     figure = Figure(figsize=(views * _INCHES, title + _INCHES * views * page.shape[0] / page.shape[1]))
     axes = figure.add_axes((0, 0, 1, 1 - title / figure.get_figheight()))
-    axes.imshow(page, interpolation="nearest", aspect="auto")
+    axes.imshow(page, interpolation="antialiased", aspect="auto")
     names = ["original", *(f"epoch {number}" for number in range(1, views))]
     for number, name in enumerate(names):
         axes.text(number * (width + gap) + width / 2, -0.06 * height, name, ha="center", va="bottom", fontsize=8)
