@@ -34,7 +34,11 @@ class Classes(Kind):
         self._declared = declared
 
     def read(self, table: Table, split: str) -> Reading:
-        """Return names: those that the column declares where it does; None where one is missing."""
+        """Return names: those that the column declares where it does; None where one is missing.
+
+        Raises:
+            DataError: The column holds lists or structures.
+        """
         column = self.columns[0]
         declared = class_names(table.rows.features[column])
         values = list(table.rows[column])
@@ -49,7 +53,11 @@ class Classes(Kind):
         return Reading(as_objects(labels), *missing_labels(labels, table, column, split))
 
     def check(self, labels: np.ndarray) -> None:
-        """Refuse a single class, and texts that hardly repeat."""
+        """Refuse a single class, and texts that hardly repeat.
+
+        Raises:
+            DataError: It is so.
+        """
         names = sorted(set(labels))
         if len(names) < 2:
             raise DataError(f"column {self.columns[0]!r} has only the class {names[0] if names else 'none'!r} in "
@@ -65,7 +73,11 @@ class Classes(Kind):
         return labels.astype(str)
 
     def encode(self, labels: np.ndarray, ids: Sequence[str], names: tuple[str, ...], split: str) -> np.ndarray:
-        """Return the index of each class, int64, shape (n,)."""
+        """Return the index of each class, int64, shape (n,).
+
+        Raises:
+            DataError: A class is not among the names.
+        """
         numbers = {name: index for index, name in enumerate(names)}
         for name, label in zip(ids, labels, strict=True):
             if label not in numbers:

@@ -69,7 +69,11 @@ class LabelSets(Kind):
         return Reading(as_objects(sets), missing, tuple(problem for _, _, problem in read if problem is not None))
 
     def check(self, labels: np.ndarray) -> None:
-        """Refuse fewer than two labels, and texts that hardly repeat."""
+        """Refuse fewer than two labels, and texts that hardly repeat.
+
+        Raises:
+            DataError: It is so.
+        """
         names = sorted(self.used(labels))
         if len(names) < 2:
             raise DataError(f"{self._where()} only the label {names[0] if names else 'none'!r} in {len(labels)} rows; "
@@ -78,7 +82,11 @@ class LabelSets(Kind):
             check_repetition(names, len(labels), self.columns[0])
 
     def check_training(self, labels: np.ndarray) -> None:
-        """Refuse a column that is never 1."""
+        """Refuse a column that is never 1.
+
+        Raises:
+            DataError: It is so.
+        """
         unseen = [name for name in self.columns if name not in self.used(labels)] if len(self.columns) > 1 else []
         if unseen:
             raise DataError(f"column {unseen[0]!r} is 0 in all {len(labels)} training rows, so its label cannot be "
@@ -107,7 +115,11 @@ class LabelSets(Kind):
         return strata
 
     def encode(self, labels: np.ndarray, ids: Sequence[str], names: tuple[str, ...], split: str) -> np.ndarray:
-        """Return which labels each example has, bool, shape (n, c)."""
+        """Return which labels each example has, bool, shape (n, c).
+
+        Raises:
+            DataError: A label is not among the names.
+        """
         numbers = {name: index for index, name in enumerate(names)}
         table = np.zeros((len(labels), len(names)), dtype=bool)
         for row, (name, found) in enumerate(zip(ids, labels, strict=True)):

@@ -41,7 +41,11 @@ class Values(Kind):
         return Reading(labels, missing, tuple(problem for _, _, problem in read if problem is not None))
 
     def check(self, labels: np.ndarray) -> None:
-        """Refuse values that are all alike."""
+        """Refuse values that are all alike.
+
+        Raises:
+            DataError: They are, or there are none.
+        """
         if not len(labels):
             raise DataError(f"column {self.columns[0]!r} has a value in no row that can be used; add examples")
         for column, values in zip(self.columns, labels.T, strict=True):
