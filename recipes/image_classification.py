@@ -1,4 +1,4 @@
-r"""Adapt a pretrained checkpoint to your own pictures and their classes.
+r"""Adapt a pretrained checkpoint to your own pictures and their classes or labels.
 
     python recipes/image_classification.py --model google/vit-base-patch16-224-in21k --data flowers/ --strategy lora
     accelerate-launch --config_file recipes/accelerate/ddp.yaml recipes/image_classification.py \
@@ -23,9 +23,10 @@ def main(options: dict[str, Any]) -> None:
 
     say = PartialState().print  # once for all processes
     split = "test" if "test" in run.metrics else "validation"
-    low, high = run.metrics["intervals"][split]["accuracy"]
-    say(f"{split} accuracy {run.metrics[split]['accuracy']:.4f} (95% interval {low:.4f} to {high:.4f})")
-    say(f"the most frequent class alone: {run.metrics['baselines']['majority']['accuracy']:.4f}")
+    for name, (low, high) in run.metrics["intervals"][split].items():
+        say(f"{split} {name} {run.metrics[split][name]:.4f} (95% interval {low:.4f} to {high:.4f})")
+    for baseline, scores in run.metrics["baselines"].items():
+        say(f"baseline {baseline}: " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
     say(f"report: {run.folder / 'report.md'}")
 
     # The saved model answers here, and wherever transformers is: `from_pretrained(run.folder / "model")`.

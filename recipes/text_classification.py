@@ -1,4 +1,4 @@
-r"""Adapt a pretrained checkpoint to your own texts and their classes.
+r"""Adapt a pretrained checkpoint to your own texts, or pairs of them, and their classes, labels or values.
 
     python recipes/text_classification.py --model google-bert/bert-base-cased --data reviews.csv --strategy lora
     accelerate-launch --config_file recipes/accelerate/ddp.yaml recipes/text_classification.py \
@@ -23,13 +23,15 @@ def main(options: dict[str, Any]) -> None:
 
     say = PartialState().print  # once for all processes
     split = "test" if "test" in run.metrics else "validation"
-    low, high = run.metrics["intervals"][split]["accuracy"]
-    say(f"{split} accuracy {run.metrics[split]['accuracy']:.4f} (95% interval {low:.4f} to {high:.4f})")
-    say(f"the most frequent class alone: {run.metrics['baselines']['majority']['accuracy']:.4f}")
+    for name, (low, high) in run.metrics["intervals"][split].items():
+        say(f"{split} {name} {run.metrics[split][name]:.4f} (95% interval {low:.4f} to {high:.4f})")
+    for baseline, scores in run.metrics["baselines"].items():
+        say(f"baseline {baseline}: " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
     say(f"report: {run.folder / 'report.md'}")
 
     # The saved model answers here, and wherever transformers is: `from_pretrained(run.folder / "model")`.
     # run.predict(["a film that stays with you"]) gives [{"input": ..., "label": ..., "score": ..., "scores": {...}}]
+    # A run on pairs takes tuples: run.predict([("It rains.", "The sun shines.")]).
 
 
 if __name__ == "__main__":

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
+from safetensors.torch import load_file
 
+import tlhub
 from tests import tiny
 from tests.recipes import standins
 from tlhub.options import from_kwargs
@@ -24,8 +29,17 @@ FILES = sorted(path for path in RECIPES.glob("*/*.yaml") if path.parent.name != 
 LAUNCHES = sorted((RECIPES / "accelerate").glob("*.yaml"))
 DRIVER = str(REPOSITORY / "tests" / "recipes" / "drive.py")
 KINDS = {"google-bert/bert-base-cased": "bert", "sentence-transformers/all-MiniLM-L6-v2": "bert",
-         "google/vit-base-patch16-224-in21k": "vit"}
-"""The architecture of each checkpoint that the recipes name."""
+         "google/vit-base-patch16-224-in21k": "vit", "timm/resnet18.tv_in1k": "timm_resnet",
+         "timm/resnet50.tv_in1k": "timm_resnet", "timm/vgg16.tv_in1k": "timm_vgg",
+         "timm/inception_v3.tv_in1k": "timm_efficientnet"}
+"""The architecture of each checkpoint that the recipes name; for Inception, another convolutional one of timm."""
+TRANSFERS = ("full", "linear_probe", "scratch")
+TOGETHER = [(path, word) for path in FILES for word in TRANSFERS if not path.stem.endswith(f"_{word}")]
+"""Recipes with another kind of transfer than their own."""
+UNSCORED = ("sst2_full", "food101_lora")
+"""The test split of the first has no labels, and the second has none."""
+DRAWN = ("cats_and_dogs_head", "body_length_head")
+"""The recipes of which plots are drawn, which take most of a tiny run's time."""
 
 
 def name(path: Path) -> str:
@@ -42,10 +56,22 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
                           timeout=240)
 
 
+def drive(report: Path, commands: list[list[str]], *drawn: str) -> subprocess.CompletedProcess[str]:
+    """Run commands in one process, which have to end well."""
+    ended = run(DRIVER, str(report), json.dumps(commands), *drawn)
+    assert json.loads(Path(f"{report}.0").read_text()) == {"codes": [0] * len(commands), "processes": 1}, ended.stderr
+    return ended
+
+
 def launch(configuration: str, *command: str) -> subprocess.CompletedProcess[str]:
     """Run a script as `accelerate-launch --config_file ...` does."""
     path = RECIPES / "accelerate" / configuration
     return run("-m", "accelerate.commands.launch", "--config_file", str(path), *command)
+
+
+def content(folder: Path) -> dict[str, Any]:
+    """Return a run's `metrics.json`."""
+    return json.loads((folder / "metrics.json").read_text())
 
 
 def losses(folder: Path) -> list[float]:
@@ -57,21 +83,32 @@ def losses(folder: Path) -> list[float]:
 
 @pytest.fixture(scope="module")
 def arguments(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
-    """Return, for each recipe, what follows its script on the command line, less `--out`."""
+    """Return, for each recipe, what follows its script on the command line, less `--out` and what limits the steps."""
     folder = tmp_path_factory.mktemp("standins")
     found = {}
     for path in FILES:
-        content = yaml.safe_load(path.read_text())
-        model, data = content["model"]["name"], content["data"]["source"]
+        settings = yaml.safe_load(path.read_text())
+        model, data = settings["model"]["name"], settings["data"]["source"]
         for value, make in ((model, lambda at, kind=KINDS[model]: tiny.checkpoint(at, kind)),
                             (data, standins.MAKERS[data])):
             if not (folder / value).exists():
                 make(folder / value)
-        steps = [] if content["strategy"]["name"] == "linear_probe" else ["--max_steps", "3", "--batch_size", "8",
-                                                                          "--log.every", "1", "--model.dropout", "0"]
         found[name(path)] = ["--config", str(path), "--model", str(folder / model), "--data", str(folder / data),
-                             "--data.cache_dir", str(folder / "cache"), *steps]
+                             "--data.cache_dir", str(folder / "cache"), "--evaluate.resamples", "20"]
     return found
+
+
+def command(path: Path, arguments: dict[str, list[str]], out: Path, word: str | None = None) -> list[str]:
+    """Return a command that runs a recipe for three steps, with another strategy where a word names one."""
+    strategy = word or yaml.safe_load(path.read_text())["strategy"]["name"]
+    words = [script(path), *arguments[name(path)], "--out", str(out)]
+    if word is not None:
+        words += ["--strategy", word]
+    if strategy != "linear_probe":
+        words += ["--max_steps", "3", "--batch_size", "8", "--log.every", "1"]
+    if strategy not in ("linear_probe", "head"):
+        words += ["--model.dropout", "0"]
+    return words
 
 
 @pytest.fixture(scope="module")
@@ -79,19 +116,18 @@ def done(arguments: dict[str, list[str]], tmp_path_factory: pytest.TempPathFacto
     """Run each recipe by its script, in one process, and return the runs' folders."""
     folder = tmp_path_factory.mktemp("python")
     folders = {name(path): folder / path.stem for path in FILES}
-    commands = [[script(path), *arguments[name(path)], "--out", str(folders[name(path)])] for path in FILES]
-    ended = run(DRIVER, str(folder / "report"), json.dumps(commands))
-    assert json.loads((folder / "report.0").read_text()) == {"codes": [0, 0, 0, 0], "processes": 1}, ended.stderr
+    commands = [command(path, arguments, folders[name(path)]) for path in FILES]
+    ended = drive(folder / "report", commands, *(str(folder / stem) for stem in DRAWN))
     assert [line for line in ended.stdout.splitlines() if line.startswith("report: ")] == [
         f"report: {out / 'report.md'}" for out in folders.values()]
     return folders
 
 
-def test_there_are_two_recipes_for_each_script() -> None:
+def test_every_script_has_recipes() -> None:
     scripts = sorted(path.stem for path in RECIPES.glob("*.py"))
-    assert scripts == ["image_classification", "text_classification"]
-    assert len(FILES) == 4
-    assert [sum(path.parent.name == script for path in FILES) for script in scripts] == [2, 2]
+    assert scripts == ["image_classification", "image_regression", "text_classification"]
+    assert len(FILES) == 12
+    assert [sum(path.parent.name == script for path in FILES) for script in scripts] == [7, 1, 4]
 
 
 @pytest.mark.parametrize("path", FILES, ids=name)
@@ -106,70 +142,142 @@ def test_a_recipe_is_a_configuration(path: Path) -> None:
     head = [line for line in text.splitlines() if line.startswith("#")]
     for wanted in ("# Command:   accelerate-launch ", "# Expected:  ", "# Licences:  "):
         assert sum(line.startswith(wanted) for line in head) == 1, wanted
+    shown = [line for line in head if line.startswith("# Transfer:  ")]
+    assert len(shown) == 1
+    assert re.findall(r"(\w+) \(--strategy (\w+)\)", shown[0]) == list(
+        zip(("parameters", "features", "structure"), TRANSFERS, strict=True))
     assert f" --config recipes/{name(path)}" in text
 
 
 def test_scripts_are_a_screenful() -> None:
     lengths = [len(path.read_text().splitlines()) for path in RECIPES.glob("*.py")]
-    assert len(lengths) == 2
+    assert len(lengths) == 3
     assert max(lengths) <= 60
 
 
 def test_launch_configurations_are_read_by_accelerate() -> None:
-    assert [path.stem for path in LAUNCHES] == ["cpu", "cpu_2proc", "ddp", "gpu"]
     found = {path.stem: load_config_from_file(str(path)) for path in LAUNCHES}
-    assert {stem: config.num_processes for stem, config in found.items()} == {
-        "cpu": 1, "cpu_2proc": 2, "ddp": 4, "gpu": 1}
+    assert {stem: (config.num_machines, config.num_processes) for stem, config in found.items()} == {
+        "cpu": (1, 1), "cpu_2proc": (1, 2), "ddp": (1, 4), "deepspeed_zero3": (1, 4), "fsdp2": (1, 4), "gpu": (1, 1),
+        "multi_machine": (2, 8)}
     assert {stem for stem, config in found.items() if config.use_cpu} == {"cpu"}
     for path in LAUNCHES:
+        assert path.read_text().startswith("# ")
         parsed = launch_command_parser().parse_args(["--config_file", str(path), "recipe.py"])
         checked = _validate_launch_command(parsed)[0]
-        assert checked.multi_gpu == (found[path.stem].num_processes > 1), path.stem
+        assert checked.multi_gpu == (path.stem in ("cpu_2proc", "ddp", "multi_machine")), path.stem
+        assert checked.use_fsdp == (path.stem == "fsdp2")
+        assert checked.use_deepspeed == (path.stem == "deepspeed_zero3")
+
+
+def test_divided_models_are_what_their_configurations_ask_for() -> None:
+    def asked(stem: str) -> Any:
+        words = ["--config_file", str(RECIPES / "accelerate" / f"{stem}.yaml"), "recipe.py"]
+        return _validate_launch_command(launch_command_parser().parse_args(words))[0]
+
+    sharded = prepare_multi_gpu_env(asked("fsdp2"))
+    assert (sharded["ACCELERATE_USE_FSDP"], sharded["FSDP_VERSION"]) == ("true", "2")
+    assert sharded["FSDP_RESHARD_AFTER_FORWARD"] == "true"
+    zero = asked("deepspeed_zero3")
+    zero.deepspeed_fields_from_accelerate_config = ""
+    partitioned = prepare_deepspeed_cmd_env(zero)[1]
+    assert (partitioned["ACCELERATE_USE_DEEPSPEED"], partitioned["ACCELERATE_DEEPSPEED_ZERO_STAGE"]) == ("true", "3")
 
 
 def test_every_recipe_runs(done: dict[str, Path]) -> None:
-    assert len(done) == 4
+    assert len(done) == 12
     for recipe, out in done.items():
-        metrics = json.loads((out / "metrics.json").read_text())
-        assert 0.0 <= metrics["validation"]["accuracy"] <= 1.0
-        # SST-2's test split has no labels, and Food-101 has none.
-        assert bool(metrics.get("test")) == ("sst2" not in recipe and "food101" not in recipe), recipe
-        assert (out / "model" / "README.md").exists() or (out / "model" / "config.json").exists()
+        metrics = content(out)
+        assert np.isfinite(list(metrics["validation"].values())).all()
+        assert set(metrics["validation"]) == set(metrics["intervals"]["validation"])
+        assert bool(metrics.get("test")) == (out.name not in UNSCORED), recipe
+        assert metrics["baselines"], recipe
         assert len(losses(out)) == (0 if "linear_probe" in recipe else 3), recipe
     adapter = json.loads((done["image_classification/food101_lora.yaml"] / "model" / "adapter_config.json").read_text())
     endings = {target.rpartition(".")[2] for target in adapter["target_modules"]}
     assert endings == {"q_proj", "v_proj"}
 
 
+def test_what_the_headers_promise_is_there(done: dict[str, Path]) -> None:
+    cats = done["image_classification/cats_and_dogs_head.yaml"]
+    assert (cats / "plots" / "curves.png").exists()
+    head = load_file(cats / "model" / "head.safetensors")
+    assert sorted(len(tensor) for tensor in head.values()) == [2, 2, 256, 256]  # one sigmoid, saved as two classes
+    lengths = done["image_regression/body_length_head.yaml"]
+    assert (lengths / "plots" / "predicted_test.png").exists()
+    assert set(content(lengths)["test"]) == {"mae", "rmse", "r2", "pearson"}
+    assert set(content(done["image_classification/pictures_full.yaml"])["test"]) == {
+        "loss", "accuracy", "recall_macro", "f1_macro"}
+
+
+def test_only_new_layers_are_saved_restored_and_used(done: dict[str, Path], arguments: dict[str, list[str]]) -> None:
+    recipe = "image_regression/body_length_head.yaml"
+    saved = {path.name for path in (done[recipe] / "model").iterdir()}
+    assert "head.safetensors" in saved
+    assert "model.safetensors" not in saved
+    run = tlhub.load(done[recipe])
+    data = arguments[recipe][arguments[recipe].index("--data") + 1]
+    predicted = run.predict([f"{data}/0.png", f"{data}/1.png"])
+    assert [set(row) for row in predicted] == [{"input", "value"}] * 2
+    assert predicted[0]["value"] != predicted[1]["value"]
+    assert run.evaluate(data)["metrics"].keys() == content(done[recipe])["test"].keys()
+
+
+def test_every_recipe_runs_with_each_kind_of_transfer(done: dict[str, Path], arguments: dict[str, list[str]],
+                                                      tmp_path: Path) -> None:
+    folders = {(path.stem, word): tmp_path / f"{path.stem}-{word}" for path, word in TOGETHER}
+    drive(tmp_path / "report", [command(path, arguments, folders[path.stem, word], word) for path, word in TOGETHER])
+    folders |= {(out.name, word): out for out in done.values() for word in TRANSFERS if out.name.endswith(f"_{word}")}
+    assert len(TOGETHER) == 29
+    assert len(folders) == 36
+    for (stem, word), folder in folders.items():
+        metrics = content(folder)
+        assert metrics["strategy"] == word
+        assert len(losses(folder)) == (0 if word == "linear_probe" else 3)
+        parameters = metrics["parameters"]
+        assert (parameters["trainable"] < parameters["total"]) == (word == "linear_probe"), (stem, word)
+    for path in FILES:
+        full, scratch = (losses(folders[path.stem, word]) for word in ("full", "scratch"))
+        assert full[0] != scratch[0], path.stem
+
+
 def test_every_recipe_runs_under_accelerate(done: dict[str, Path], arguments: dict[str, list[str]],
                                             tmp_path: Path) -> None:
-    commands = [[script(path), *arguments[name(path)], "--out", str(tmp_path / path.stem)] for path in FILES]
+    commands = [command(path, arguments, tmp_path / path.stem) for path in FILES]
     ended = launch("cpu.yaml", DRIVER, str(tmp_path / "report"), json.dumps(commands))
     assert ended.returncode == 0, ended.stderr
     report = json.loads((tmp_path / "report.0").read_text())
-    assert report == {"codes": [0, 0, 0, 0], "processes": 1}, ended.stderr
+    assert report == {"codes": [0] * 12, "processes": 1}, ended.stderr
     for path in FILES:
-        before = json.loads((done[name(path)] / "metrics.json").read_text())
-        now = json.loads((tmp_path / path.stem / "metrics.json").read_text())
-        assert now["data"] == before["data"]
+        assert content(tmp_path / path.stem)["data"] == content(done[name(path)])["data"]
         np.testing.assert_allclose(losses(tmp_path / path.stem), losses(done[name(path)]), atol=1e-6)
 
 
 def test_two_processes_on_the_cpu_are_one_group(done: dict[str, Path], arguments: dict[str, list[str]],
                                                 tmp_path: Path) -> None:
-    recipe = "text_classification/sst2_full.yaml"
-    command = [script(RECIPES / recipe), *arguments[recipe], "--out", str(tmp_path / "run")]
-    ended = launch("cpu_2proc.yaml", DRIVER, str(tmp_path / "report"), json.dumps([command]))
+    path = RECIPES / "text_classification" / "sst2_full.yaml"
+    ended = launch("cpu_2proc.yaml", DRIVER, str(tmp_path / "report"),
+                   json.dumps([command(path, arguments, tmp_path / "run")]))
     assert ended.returncode == 0, ended.stderr
     reports = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("report.*"))]
     assert reports == [{"codes": [0], "processes": 2}] * 2
     assert ended.stdout.count("validation accuracy") == 1
-    np.testing.assert_allclose(losses(tmp_path / "run"), losses(done[recipe]), atol=1e-6)
+    np.testing.assert_allclose(losses(tmp_path / "run"), losses(done[name(path)]), atol=1e-6)
+
+
+def test_a_divided_model_is_refused(arguments: dict[str, list[str]], tmp_path: Path) -> None:
+    path = RECIPES / "text_classification" / "sst2_full.yaml"
+    ended = run("-m", "accelerate.commands.launch", "--config_file", str(RECIPES / "accelerate" / "fsdp2.yaml"),
+                "--num_processes", "1", *command(path, arguments, tmp_path / "run"))
+    words = [line for line in ended.stderr.splitlines() if line.startswith("tlhub: ")]
+    assert len(words) == 1
+    assert "asks for FSDP" in words[0]
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_script_by_itself(arguments: dict[str, list[str]], tmp_path: Path) -> None:
     path = RECIPES / "text_classification" / "ag_news_linear_probe.yaml"
-    ended = run(script(path), *arguments[name(path)], "--out", str(tmp_path / "run"))
+    ended = run(*command(path, arguments, tmp_path / "run"))
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.startswith("test accuracy ")
     assert f"report: {tmp_path / 'run' / 'report.md'}\n" in ended.stdout

@@ -1,0 +1,37 @@
+r"""Adapt a pretrained checkpoint to values that your own pictures have: a length, an age, a share.
+
+    python recipes/image_regression.py --model google/vit-base-patch16-224-in21k --data cats_and_tigers/ --strategy lora
+    accelerate-launch --config_file recipes/accelerate/ddp.yaml recipes/image_regression.py \
+        --config recipes/image_regression/body_length_head.yaml
+
+Every option of `tlhub finetune image-regression` works here too; `--help` lists them. Copy this file to change it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from accelerate import PartialState
+
+import tlhub
+from tlhub.cli import recipe
+
+
+def main(options: dict[str, Any]) -> None:
+    """Fine-tune, then use the run: its scores, its folder, its predictions."""
+    run = tlhub.finetune("image-regression", **options)
+
+    say = PartialState().print  # once for all processes
+    split = "test" if "test" in run.metrics else "validation"
+    for name, (low, high) in run.metrics["intervals"][split].items():
+        say(f"{split} {name} {run.metrics[split][name]:.4f} (95% interval {low:.4f} to {high:.4f})")
+    for baseline, scores in run.metrics["baselines"].items():
+        say(f"baseline {baseline}: " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
+    say(f"report: {run.folder / 'report.md'}")
+
+    # The saved model answers here; where a plain model was saved, wherever transformers is as well.
+    # run.predict(["tiger.jpg"]) gives [{"input": ..., "value": ...}], for several targets {"value": {name: ...}}.
+
+
+if __name__ == "__main__":
+    recipe(main, task="image-regression")
