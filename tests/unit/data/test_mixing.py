@@ -38,6 +38,8 @@ def test_shares_of_mixup_have_the_beta_distribution(alpha):
     assert (mix.boxes == 0).all()
     assert abs(mix.kept.mean() - 0.5) < 0.03
     assert mix.kept.var() == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.1)
+    later = mixing(mixup=alpha).draw(1, np.arange(COUNT))
+    assert abs(np.corrcoef(mix.kept, later.kept)[0, 1]) < 0.08
 
 
 def test_shares_of_cutmix_are_the_areas_that_are_left():
