@@ -134,6 +134,10 @@ def cached_activations(inputs: Inputs, compute: Callable[[Batch], torch.Tensor],
         key: What they depend on: weights, processor, data, place in the model.
         device: Where the model computes.
         batch_size: Examples of one forward pass.
+
+    Raises:
+        DiskFullError: The disk has too little room.
+        OSError: The cache cannot be read back.
     """
     found = cache.get(key)
     if found is None:
