@@ -115,6 +115,7 @@ def test_what_features_do_not_read_is_neither_trained_nor_saved(kind: str, featu
     assert not any(parameter.requires_grad for parameter in model.backbone.parameters())
     left = {name.split(".")[2] for name, _ in model.named_parameters() if name.startswith("backbone.")}
     assert everything - left == IDLE[kind]
+    assert {type(getattr(model.backbone.timm_model, name)) for name in IDLE[kind]} == {torch.nn.Identity}
     model.requires_grad_(True)
     model(**batch).logits.sum().backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
