@@ -31,6 +31,7 @@ from tlhub.models.checkpoints import Checkpoint
 from tlhub.models.features import extract_features
 from tlhub.models.freezing import BatchNorm, frozen_modules, trainable_report
 from tlhub.models.heads import feature_width, output_layer, output_parameters
+from tlhub.models.loading import quiet
 from tlhub.models.outputs import OutputMap
 from tlhub.models.prefix import CannotEnterError, Entry, cache_prefix, entering
 from tlhub.problems import Problem
@@ -204,7 +205,7 @@ class Workbench:
     def _processing(self) -> str:
         """Return a digest of what turns examples into the model's inputs."""
         processor = self.checkpoint.processor
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, quiet():
             processor.save_pretrained(folder)
             parts = [path.read_bytes() for path in sorted(Path(folder).iterdir()) if path.is_file()]
         return hashlib.sha256(b"\0".join([*parts, str(self.config.data.max_length).encode()])).hexdigest()[:16]

@@ -8,6 +8,7 @@ import transformers
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from tlhub.errors import CheckpointError
+from tlhub.models.loading import LOADING_ERRORS, first_line, quiet
 from tlhub.models.origin import Origin
 
 
@@ -22,12 +23,11 @@ def load_processor(origin: Origin, auto_processor: str) -> Any:
         CheckpointError: The checkpoint has none, or it is damaged.
     """
     try:
-        processor = getattr(transformers, auto_processor).from_pretrained(origin.folder, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
-        lines = str(error).strip().splitlines()
-        reason = lines[0] if lines else type(error).__name__
-        raise CheckpointError(f"{auto_processor} finds nothing usable in {origin.name!r} ({reason}); give a checkpoint "
-                              "with all its files") from error
+        with quiet():
+            processor = getattr(transformers, auto_processor).from_pretrained(origin.folder, trust_remote_code=False)
+    except (*LOADING_ERRORS, AttributeError) as error:
+        raise CheckpointError(f"{auto_processor} finds nothing usable in {origin.name!r} ({first_line(error)}); give a "
+                              "checkpoint with all its files") from error
     _check_vocabulary(processor, origin)
     return processor
 
