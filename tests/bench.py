@@ -75,7 +75,7 @@ class Bench:
         yield self.inputs
 
     def train(self, model: nn.Module, inputs: Mapping[str, Inputs], *, whole: nn.Module | None = None,
-              schedule: Any = None) -> None:
+              schedule: Any = None, from_start: bool = False) -> None:
         """Note what is to be trained."""
         names = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
         self.trained.append((model, names, inputs))

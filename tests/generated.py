@@ -30,6 +30,37 @@ def write_texts(folder: Path, counts: dict[str, int], *, seed: int = 0) -> Path:
     return folder
 
 
+def write_table(folder: Path, rows: dict[str, list[dict[str, object]]]) -> Path:
+    """Write `<split>.csv` with the columns of its rows."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for split, lines in rows.items():
+        with (folder / f"{split}.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, lines[0])
+            writer.writeheader()
+            writer.writerows(lines)
+    return folder
+
+
+def write_measured(folder: Path, counts: dict[str, int], *, size: int = 40, seed: int = 0) -> Path:
+    """Write pictures and `metadata.csv` with the columns file_name, brightness (0 to 255), redness and split."""
+    random = np.random.default_rng(seed)
+    rows: list[dict[str, object]] = []
+    folder.mkdir(parents=True, exist_ok=True)
+    for split, count in counts.items():
+        for row in range(count):
+            level, red = random.integers(20, 160), random.integers(0, 90)
+            pixels = random.integers(0, 20, (size, size + row % 5, 3)) + level
+            pixels[..., 0] += red
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{split}_{row:03d}.png")
+            rows.append({"file_name": f"{split}_{row:03d}.png", "brightness": float(pixels.mean()),
+                         "redness": float(red), "split": split})
+    with (folder / "metadata.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    return folder
+
+
 def write_images(folder: Path, counts: dict[str, int], *, size: int = 40, seed: int = 0) -> Path:
     """Write `<split>/<colour>/<n>.png`: noise with one colour that is brighter."""
     random = np.random.default_rng(seed)

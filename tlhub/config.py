@@ -1,6 +1,9 @@
 """A run's configuration: every field, its default and what it is for, in one place.
 
-Fields whose default is X"""
+Fields whose default is `None` are filled in for the run at hand (`tlhub/training/defaults.py`), from the task, the
+strategy and the size of the data. A field's metadata names the strategies, the tasks, the kinds of target and the
+values of other fields with which it has an effect; setting it in any other run is an error.
+"""
 
 from __future__ import annotations
 
@@ -162,8 +165,8 @@ class TrainConfig:
     warmup_fraction: float = option(0.1, "share of the steps in which the learning rate rises",
                                     strategies=GRADIENT_STRATEGIES)
     clip_norm: float = option(1.0, "largest norm of the gradient; 0 for no limit", strategies=GRADIENT_STRATEGIES)
-    loss: str | None = option(None, "cross_entropy or focal for classes (of each label where there are several), mse or "
-                                    "huber for a regression; default: the first", strategies=GRADIENT_STRATEGIES,
+    loss: str | None = option(None, "cross_entropy or focal for classes (of each label where there are several), mse "
+                                    "or huber for a regression; default: the first", strategies=GRADIENT_STRATEGIES,
                               choices=("cross_entropy", "focal", "mse", "huber"))
     focal_gamma: float = option(2.0, "how much the focal loss turns to hard examples", strategies=GRADIENT_STRATEGIES,
                                 requires=("train.loss", ("focal",)))

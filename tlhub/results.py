@@ -19,7 +19,8 @@ from tlhub.data.prepare import PreparedData
 from tlhub.environment import versions
 from tlhub.evaluation import metrics, plots, report
 from tlhub.evaluation.baselines import knn
-from tlhub.evaluation.calibration import fit_temperature
+from tlhub.evaluation.breakdown import breakdown
+from tlhub.evaluation.calibration import fit_temperature, reliability
 from tlhub.evaluation.intervals import bootstrap_intervals
 from tlhub.evaluation.sheets import sheet
 from tlhub.models.outputs import temperature
@@ -60,8 +61,9 @@ def finish(bench: Workbench, fitted: Fitted, data: PreparedData, times: dict[str
     """
     started = time.perf_counter()
     scorer = fitted.scorer.to(bench.accelerator.device)
-    outputs = {split: fitted.outputs.apply(predict_logits(scorer, fitted.inputs[split], bench.accelerator))
-               for split in ("validation", "test") if split in fitted.inputs}
+    outputs: Mapping[str, np.ndarray] = {
+        split: fitted.outputs.apply(predict_logits(scorer, fitted.inputs[split], bench.accelerator))
+        for split in ("validation", "test") if split in fitted.inputs}
     if not bench.accelerator.is_main_process:
         bench.accelerator.wait_for_everyone()
         return
@@ -69,14 +71,16 @@ def finish(bench: Workbench, fitted: Fitted, data: PreparedData, times: dict[str
     outputs, calibration = _calibrated(bench, fitted, outputs)
     scores = {split: score_split(bench.problem, values, bench.inputs[split].labels, bench.config)
               for split, values in outputs.items()}
-    content = _content(bench, fitted, scores, times) | calibration
+    breakdowns = {split: breakdown(values, bench.inputs[split].labels, bench.target.names)
+                  for split, values in outputs.items()}
+    content = _content(bench, fitted, scores, times) | {"breakdown": breakdowns} | calibration
     content["baselines"] = _baselines(bench)
     content["time"]["evaluate_s"] = time.perf_counter() - started
     save_model(fitted.model, bench.checkpoint.processor, bench.folder.path / "model", origin=bench.checkpoint.origin,
                label_names=bench.target.names, save_base=bench.config.model.save_base)
     write_quarantine(bench.folder.path / "quarantine.csv", data.quarantined)
     bench.folder.write_json("metrics.json", content)
-    _draw(bench, outputs)
+    _draw(bench, outputs, content)
     for sentence in report.losing_to(content, bench.config.evaluate.best):
         bench.tell(f"beware: {sentence}")
     origin = bench.checkpoint.origin
@@ -113,7 +117,8 @@ def _content(bench: Workbench, fitted: Fitted, scores: Mapping[str, Any], times:
     trained = sum(value.numel() for value in fitted.scorer.parameters() if value.requires_grad)
     seen = bench.examples_seen or examples["train"]
     return {
-        "task": bench.config.task, "model": bench.config.model.name, "strategy": bench.config.strategy.name,
+        "task": bench.config.task, "problem_type": bench.target.problem_type,
+        "model": bench.config.model.name, "strategy": bench.config.strategy.name,
         "seed": bench.config.seed, **{split: values["metrics"] for split, values in scores.items()},
         "intervals": {split: values["intervals"] for split, values in scores.items()},
         "baselines": {},
@@ -130,20 +135,22 @@ def _baselines(bench: Workbench) -> dict[str, dict[str, float]]:
     train, scored = bench.inputs["train"].labels, bench.inputs[split].labels
     baselines = bench.problem.baselines(train, scored, bench.config.evaluate.metrics, bench.classes)
     if bench.known_features:
-        features = next(iter(bench.known_features.values()))
+        features = bench.known_features[bench.read_features]
         baselines["knn"] = knn(features["train"], train, features[split], scored, bench.config.evaluate.metrics)
     return baselines
 
 
-def _draw(bench: Workbench, outputs: Mapping[str, np.ndarray]) -> None:
+def _draw(bench: Workbench, outputs: Mapping[str, np.ndarray], content: Mapping[str, Any]) -> None:
     """Draw the plots of a run."""
     folder = bench.folder.path / "plots"
     folder.mkdir(exist_ok=True)
     history = read_history(bench.folder.path / "history.jsonl")
     if history:
-        plots.curves(history, folder / "curves.png")
+        plots.curves(history, folder / "curves.png", one_loss=bench.config.train.loss == "cross_entropy")
     for split, values in outputs.items():
         _draw_split(bench, split, values, folder)
+    if "calibration" in content:
+        _draw_reliability(bench, outputs, content["calibration"], folder)
     train = bench.inputs["train"]
     if isinstance(train, ImageInputs) and train.augmented and bench.examples_seen:
         sheet(_views(train), folder / "augmentation.png")
@@ -156,6 +163,18 @@ def _draw_split(bench: Workbench, split: str, outputs: np.ndarray, folder: Path)
     elif bench.target.problem_type == SINGLE_LABEL:
         matrix = metrics.confusion_matrix(outputs.argmax(axis=1), labels, bench.classes)
         plots.confusion(matrix, names, folder / f"confusion_{split}.png")
+
+
+def _draw_reliability(bench: Workbench, outputs: Mapping[str, np.ndarray], calibration: Mapping[str, Any],
+                      folder: Path) -> None:
+    """Draw how often predictions of each confidence are right, before and after division by the temperature."""
+    found = calibration["temperature"]
+    split, values = list(outputs.items())[-1]
+    trained = temperature(1 / found).apply(values) if calibration["applied"] else values
+    labels = bench.inputs[split].labels
+    diagrams = {"as trained": reliability(trained, labels),
+                f"at temperature {found:.2f}": reliability(temperature(found).apply(trained), labels)}
+    plots.reliability(diagrams, folder / f"reliability_{split}.png")
 
 
 def _views(inputs: ImageInputs) -> np.ndarray:

@@ -62,6 +62,7 @@ class Workbench:
         fingerprint: Of the data.
         cache: Where features are kept.
         known_features: The features extracted so far, kind -> split -> (n, d).
+        read_features: The kind that was asked for last.
         seconds_before: Time spent training in sittings before this one.
         examples_seen: Examples trained on, over all sittings; 0 where nothing was trained by gradient.
     """
@@ -76,6 +77,7 @@ class Workbench:
     fingerprint: str
     cache: ArrayCache
     known_features: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    read_features: str = ""
     seconds_before: float = 0.0
     examples_seen: int = 0
     problem: Problem = field(init=False)
@@ -107,6 +109,7 @@ class Workbench:
 
     def features(self, kinds: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
         """Return the frozen checkpoint's features, kind -> split -> (n, d), computed once and cached."""
+        self.read_features = kinds[0] if kinds else self.read_features
         missing = [kind for kind in kinds if kind not in self.known_features]
         model = self.checkpoint.model.to(self.accelerator.device)
         width = sum(feature_width(model, kind, self.sample()) for kind in missing)
@@ -155,7 +158,7 @@ class Workbench:
             return None
 
     def train(self, model: nn.Module, inputs: Mapping[str, Inputs], *, whole: nn.Module | None = None,
-              schedule: Schedule | None = None) -> None:
+              schedule: Schedule | None = None, from_start: bool = False) -> None:
         """Train what needs a gradient, and leave the weights that were best on validation.
 
         Args:
@@ -163,6 +166,7 @@ class Workbench:
             inputs: What it reads, with the splits `train` and `validation`.
             whole: The model that `model` is the head of, where it is trained by itself.
             schedule: When each part of what is trained is unfrozen; None for all of it from the start.
+            from_start: Whether the weights that training begins with may be the best ones.
 
         Raises:
             TlhubError: Tensors moved that should not have, or did not that should; or steps were not finite.
@@ -175,7 +179,7 @@ class Workbench:
         if progress.step:
             self.tell(f"continued after step {progress.step} of {job.total_steps}")
         history = callbacks.History(self.folder.path / "history.jsonl")
-        validation = self._validation(model, inputs["validation"], store, history)
+        validation = self._validation(model, inputs["validation"], store, history, from_start=from_start)
         self.seconds_before = progress.seconds
         audit = callbacks.Audit(model)
         if schedule is not None:
@@ -243,7 +247,7 @@ class Workbench:
                       "depend on launch.num_processes and train.micro_batch_size")
 
     def _validation(self, model: nn.Module, inputs: Inputs, store: callbacks.CheckpointStore,
-                    history: callbacks.History) -> callbacks.Validation:
+                    history: callbacks.History, *, from_start: bool) -> callbacks.Validation:
         names, best = self.config.evaluate.metrics, self.config.evaluate.best
         assert best is not None
         names = list(dict.fromkeys([*names, best]))
@@ -254,4 +258,4 @@ class Workbench:
 
         return callbacks.Validation(score, metric=best, direction=metrics.direction(best), store=store,
                                     history=history, every=self.config.train.evaluate_every,
-                                    patience=self.config.train.patience)
+                                    patience=self.config.train.patience, from_start=from_start)

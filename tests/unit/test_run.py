@@ -53,7 +53,7 @@ class World:
 def _quick(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Draw no plots, which take most of a tiny run's time, where they are not looked at."""
     if request.node.name != "test_what_a_run_leaves":
-        monkeypatch.setattr(results, "_draw", lambda bench, logits: None)
+        monkeypatch.setattr(results, "_draw", lambda bench, outputs, content: None)
 
 
 @pytest.fixture(scope="module")
@@ -90,8 +90,8 @@ def test_what_a_run_leaves(world: World, tmp_path: Path) -> None:
         "config.yaml", "metrics.json", "status.json", "history.jsonl", "quarantine.csv", "report.md", "model", "plots"}
     assert json.loads((run.folder / "status.json").read_text()) == {"state": "finished", "exit_code": 0, "reason": ""}
     assert run.metrics.keys() == {
-        "task", "model", "strategy", "seed", "validation", "test", "intervals", "baselines", "parameters", "data",
-        "time", "throughput", "peak_memory_mib"}
+        "task", "problem_type", "model", "strategy", "seed", "validation", "test", "intervals", "breakdown",
+        "calibration", "baselines", "parameters", "data", "time", "throughput", "peak_memory_mib"}
     assert run.metrics["data"] == {"train": 26, "validation": 9, "test": 9, "classes": 3}
     assert run.metrics["time"].keys() == {"prepare_s", "train_s", "evaluate_s"}
     assert all(value > 0 for value in run.metrics["time"].values())
@@ -270,22 +270,27 @@ ACTS: dict[str, tuple[dict[str, Any], Callable[[Run, Run], bool]]] = {
                      and losses(run)[2:] != losses(base)[2:]),
     "optimizer": ({"optimizer": "sgd"}, lambda run, base: losses(run)[:1] == losses(base)[:1]
                   and abs(losses(run)[-1] - losses(base)[-1]) > 1e-3),
+    "momentum": ({"optimizer": "sgd", "momentum": 0.0}, lambda run, base: losses(run)[:1] == losses(base)[:1]
+                 and losses(run)[2:] != losses(base)[2:]),
     "schedule": ({"schedule": "constant"}, lambda run, base: len(set(rates(run))) == 1),
     "warmup_fraction": ({"warmup_fraction": 0.5}, lambda run, base: rates(run)[0] == pytest.approx(1e-2 / 3)),
     "clip_norm": ({"clip_norm": 1e-7}, lambda run, base: abs(losses(run)[-1] - losses(base)[-1]) > 1e-3),
     "label_smoothing": ({"label_smoothing": 0.3}, lambda run, base: losses(run)[0] != losses(base)[0]),
     "class_weights": ({"class_weights": "balanced"}, lambda run, base: losses(run)[0] != losses(base)[0]),
+    "loss": ({"loss": "focal"}, lambda run, base: losses(run)[0] < losses(base)[0]),
+    "focal_gamma": ({"loss": "focal", "focal_gamma": 0.0}, lambda run, base: np.allclose(losses(run), losses(base))),
+    "logit_adjustment": ({"logit_adjustment": 1.0}, lambda run, base: losses(run)[0] != losses(base)[0]),
     "evaluate_every": ({"evaluate_every": 3}, lambda run, base: validations(run) == [3, 6]),
     "patience": ({"patience": 1, "evaluate_every": 1, "learning_rate": 1e-9},
                  lambda run, base: validations(run) == [1, 2] and len(losses(run)) == 2),
     "precision": ({"precision": "bf16"}, lambda run, base: 0 < abs(losses(run)[0] - losses(base)[0]) < 0.05),
 }
-ELSEWHERE = {"checkpoint_every", "max_bad_steps", "compile"}
+ELSEWHERE = {"checkpoint_every", "max_bad_steps", "compile", "huber_delta", "sampling"}
 
 
 def test_every_training_option_has_a_test() -> None:
     assert set(ACTS) | ELSEWHERE == {field.name for field in dataclasses.fields(TrainConfig)}
-    assert len(ACTS) + len(ELSEWHERE) == 18
+    assert len(ACTS) + len(ELSEWHERE) == 24
 
 
 @pytest.fixture(scope="module")
@@ -373,3 +378,12 @@ def test_half_precision_needs_an_accelerator_to_train_but_not_to_predict(world: 
 def test_options_without_effect_are_refused() -> None:
     with pytest.raises(UsageError, match=r"model\.dropout.*no effect"):
         from_kwargs(TASK, model={"name": "m", "dropout": 0.5}, data="d", strategy="head")
+
+
+def test_lp_ft_keeps_the_probe_where_nothing_is_better(world: World, tmp_path: Path) -> None:
+    probe = world.fit(tmp_path / "probe", strategy="linear_probe")
+    run = world.fit(tmp_path / "run", strategy="lp_ft", train={"learning_rate": 10.0, "evaluate_every": 2})
+    assert validations(run) == [0, 2, 4, 6]
+    assert run.metrics["validation"] == pytest.approx(probe.metrics["validation"], abs=1e-5)
+    other = world.fit(tmp_path / "full", train={"learning_rate": 10.0})
+    assert other.metrics["validation"]["loss"] > 2 * run.metrics["validation"]["loss"]

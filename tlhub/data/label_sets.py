@@ -51,14 +51,17 @@ class LabelSets(Kind):
         self._declared = columns if len(columns) > 1 else declared
 
     def read(self, table: Table, split: str) -> Reading:
-        """Return the labels of each example as a tuple of names; an empty one has none of them."""
+        """Return the labels of each example as a tuple of names; an empty one has none of them.
+
+        An empty cell of text has none either, unless all cells of the split are empty: then its labels are missing.
+        """
         if len(self.columns) > 1:
             return self._read_flags(table, split)
         column = self.columns[0]
         if is_list(table.rows.features[column]):
             sets = _read_lists(table, column)
         else:
-            sets = [None if is_blank(cell) else split_labels(cell, self._separator) for cell in table.rows[column]]
+            sets = _read_texts(list(table.rows[column]), self._separator)
         return Reading(as_objects(sets), *missing_labels(sets, table, column, split))
 
     def _read_flags(self, table: Table, split: str) -> Reading:
@@ -163,6 +166,12 @@ def _flag(value: Any) -> bool | None:
         return _FLAGS[value.strip().lower()]
     found = number(value)
     return bool(found) if found in (0.0, 1.0) else None
+
+
+def _read_texts(cells: Sequence[Any], separator: str | None) -> list[tuple[str, ...] | None]:
+    if all(is_blank(cell) for cell in cells):
+        return [None] * len(cells)
+    return [() if is_blank(cell) else split_labels(cell, separator) for cell in cells]
 
 
 def _read_lists(table: Table, column: str) -> list[tuple[str, ...] | None]:

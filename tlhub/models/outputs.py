@@ -33,7 +33,8 @@ class OutputMap:
         values = outputs.astype(np.float64) * self.scale + self.shift
         if self.sigmoid:
             values = np.concatenate([np.zeros_like(values), values], axis=1)
-        return values.astype(np.float32)
+        final: np.ndarray = values.astype(np.float32)
+        return final
 
     def standardise(self, values: np.ndarray) -> np.ndarray:
         """Return the outputs that a model is trained towards, float64, for final values, shape (n, c)."""

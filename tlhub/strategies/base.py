@@ -61,7 +61,7 @@ class Workbench(Protocol):
         """
 
     def train(self, model: nn.Module, inputs: Mapping[str, Inputs], *, whole: nn.Module | None = None,
-              schedule: Schedule | None = None) -> None:
+              schedule: Schedule | None = None, from_start: bool = False) -> None:
         """Train what needs a gradient, and leave the weights that were best on validation.
 
         Args:
@@ -69,6 +69,7 @@ class Workbench(Protocol):
             inputs: What it reads, by split.
             whole: The model that `model` is the head of, where it is trained by itself.
             schedule: When each part of what is trained is unfrozen; None for all of it from the start.
+            from_start: Whether the weights that training begins with may be the best ones.
         """
 
     def tell(self, line: str) -> None:
@@ -145,7 +146,7 @@ def probe_features(bench: Workbench) -> tuple[str, dict[str, np.ndarray]]:
     kind = choose_features(results)
     bench.tell(f"features by leave-one-out {results[kind].measure}: " + ", ".join(
         f"{name} {result.score:.4f}" for name, result in results.items()) + f"; {kind} is used")
-    return kind, features[kind]
+    return kind, bench.features((kind,))[kind]
 
 
 def is_augmented(inputs: Inputs) -> bool:

@@ -11,7 +11,10 @@ from tlhub.strategies.linear_probe import with_fitted_head
 
 @STRATEGIES.register("lp_ft")
 class LpFt(Strategy):
-    """Trains everything from the linear probe's head, so that no random head disturbs the backbone at the start."""
+    """Trains everything from the linear probe's head, so that no random head disturbs the backbone at the start.
+
+    The probe itself is kept where validation finds nothing better.
+    """
 
     def fit(self, bench: Workbench) -> Fitted:
         """Fit the head to the frozen features, then train the whole model."""
@@ -21,5 +24,5 @@ class LpFt(Strategy):
             # The head has to give what training goes on from.
             labels = bench.outputs.standardise(labels)
         model = with_fitted_head(bench, kind, features["train"], labels)
-        bench.train(model, bench.inputs)
+        bench.train(model, bench.inputs, from_start=True)
         return Fitted(model, model, bench.inputs, outputs=bench.outputs)

@@ -58,7 +58,8 @@ class History(Callback):
         now = time.perf_counter()
         rate = report.examples / max(now - self._since, 1e-9)
         self._since = now
-        self.write(job, {"step": report.step, "epoch": round(report.epoch, 4), "loss": report.loss,
+        accuracy = {} if math.isnan(report.accuracy) else {"accuracy": report.accuracy}
+        self.write(job, {"step": report.step, "epoch": round(report.epoch, 4), "loss": report.loss, **accuracy,
                          "learning_rate": report.learning_rate, "grad_norm": report.grad_norm, self.rate_name: rate})
 
     def write(self, job: Job, line: dict[str, Any]) -> None:
@@ -173,10 +174,11 @@ class Validation(Callback):
         history: Where the scores are written.
         every: Steps between validations; None for once an epoch.
         patience: Validations without improvement after which training stops; None for never.
+        from_start: Score the weights that training begins with as well, so that it cannot end with worse ones.
     """
 
     def __init__(self, score: Callable[[], dict[str, float]], *, metric: str, direction: int, store: CheckpointStore,
-                 history: History, every: int | None, patience: int | None) -> None:
+                 history: History, every: int | None, patience: int | None, from_start: bool = False) -> None:
         self.score = score
         self.metric = metric
         self.direction = direction
@@ -184,6 +186,12 @@ class Validation(Callback):
         self.history = history
         self.every = every
         self.patience = patience
+        self.from_start = from_start
+
+    def on_start(self, job: Job, progress: Progress) -> None:
+        """Validate what training begins with, where that counts."""
+        if self.from_start and progress.step == 0:
+            self._validate(job, progress)
 
     def due(self, job: Job, progress: Progress) -> bool:
         """Return whether the step just done is one to validate after."""
@@ -191,8 +199,10 @@ class Validation(Callback):
 
     def on_step(self, job: Job, progress: Progress) -> None:
         """Validate where it is due."""
-        if not self.due(job, progress):
-            return
+        if self.due(job, progress):
+            self._validate(job, progress)
+
+    def _validate(self, job: Job, progress: Progress) -> None:
         scores = self.score()
         self.history.write(job, {"step": progress.step, "epoch": round(progress.step / job.steps_per_epoch, 4),
                                  "validation": scores})

@@ -100,6 +100,7 @@ class Report:
     learning_rate: float
     grad_norm: float
     examples: int
+    accuracy: float
 
 
 @dataclass
@@ -108,6 +109,7 @@ class _Window:
 
     loss: list[torch.Tensor] = field(default_factory=list)
     norm: list[torch.Tensor] = field(default_factory=list)
+    right: list[torch.Tensor] = field(default_factory=list)
     examples: int = 0
 
 
@@ -159,7 +161,9 @@ def _train(job: Job, progress: Progress, callbacks: Sequence[Callback]) -> None:
     window = _Window()
     for epoch, batch in _remaining_batches(job, progress.step) if progress.stop is None else ():
         rate = _set_learning_rate(job, progress.step)
-        window.loss.append(_compute_gradients(job, progress.step, epoch, batch))
+        loss, right = _compute_gradients(job, progress.step, epoch, batch)
+        window.loss.append(loss)
+        window.right.append(right)
         for callback in callbacks:
             callback.on_gradients(job, progress)
         window.norm.append(_apply_gradients(job))
@@ -195,8 +199,8 @@ def _set_learning_rate(job: Job, step: int) -> float:
     return max(float(group["lr"]) for group in job.optimizer.param_groups)
 
 
-def _compute_gradients(job: Job, step: int, epoch: int, batch: np.ndarray) -> torch.Tensor:
-    """Add up the gradients of a global batch; return this process's part of the loss, on the device."""
+def _compute_gradients(job: Job, step: int, epoch: int, batch: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """Add up the gradients of a global batch; return this process's part of loss and right answers, on the device."""
     accelerator = job.accelerator
     # Dropout is a function of (seed, step, process), so resuming needs no generator's state.
     torch.manual_seed(derive(job.seed, "dropout", step, accelerator.process_index))
@@ -204,7 +208,7 @@ def _compute_gradients(job: Job, step: int, epoch: int, batch: np.ndarray) -> to
     mine = share(batch, accelerator.process_index, accelerator.num_processes)
     # A process without examples takes part with one that counts nothing, since the others wait for its gradients.
     scale, parts = (1.0 / total, micro_batches(mine, job.train.micro_batch_size)) if len(mine) else (0.0, [batch[:1]])
-    loss_sum = torch.zeros((), device=accelerator.device)
+    loss_sum, right = (torch.zeros((), device=accelerator.device) for _ in range(2))
     for number, part in enumerate(parts, start=1):
         with nullcontext() if number == len(parts) else accelerator.no_sync(job.model):
             output = job.model(**job.inputs.batch(part, epoch, accelerator.device))
@@ -212,7 +216,8 @@ def _compute_gradients(job: Job, step: int, epoch: int, batch: np.ndarray) -> to
             # Gradients are averaged over processes; the loss is already divided by the whole batch's weight.
             accelerator.backward(loss * accelerator.num_processes)
         loss_sum += loss.detach()
-    return loss_sum
+        right += job.objective.right(output, part) * float(len(mine) > 0)
+    return loss_sum, right
 
 
 def _apply_gradients(job: Job) -> torch.Tensor:
@@ -251,7 +256,8 @@ def _read(window: _Window, job: Job, progress: Progress, rate: float) -> Report:
             raise TlhubError(f"the loss or its gradient was not finite in {progress.bad_in_a_row} steps in a row, the "
                              f"last of them before step {progress.step}; no weight was changed by them. Lower "
                              f"--learning_rate, or use --train.precision fp32")
+    right = float(job.accelerator.reduce(torch.stack(window.right).sum()))
     return Report(step=progress.step, epoch=progress.step / job.steps_per_epoch,
                   loss=float(losses[finite].mean()) if finite.any() else float("nan"),
                   learning_rate=rate, grad_norm=float(norms[finite].mean()) if finite.any() else float("nan"),
-                  examples=window.examples)
+                  examples=window.examples, accuracy=right / window.examples)

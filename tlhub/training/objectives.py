@@ -19,6 +19,9 @@ class Objective(Protocol):
     def loss(self, output: Any, indices: np.ndarray, epoch: int) -> torch.Tensor:
         """Return the weighted sum of the losses of these examples, float32, shape ()."""
 
+    def right(self, output: Any, indices: np.ndarray) -> torch.Tensor:
+        """Return how many of these examples are answered right, shape (); NaN where answers are not right or wrong."""
+
 
 class ExampleLoss(ABC):
     """A loss of each example by itself, the same in every epoch.
@@ -37,6 +40,10 @@ class ExampleLoss(ABC):
     def loss(self, output: Any, indices: np.ndarray, epoch: int) -> torch.Tensor:
         """Return the weighted sum of the losses of `output.logits` (b, c)."""
         return self.weighted(output.logits.float(), indices).sum()
+
+    def right(self, output: Any, indices: np.ndarray) -> torch.Tensor:
+        """Return NaN: answers are not right or wrong."""
+        return torch.full((), float("nan"), device=output.logits.device)
 
     def weighted(self, logits: torch.Tensor, indices: np.ndarray) -> torch.Tensor:
         """Return the weighted loss of each example, shape (b,), for logits (b, c) in float32."""
@@ -70,10 +77,14 @@ class CrossEntropy(ExampleLoss):
         self.focal_gamma = focal_gamma
         self.prior = None if prior is None else torch.from_numpy(prior.astype(np.float32))
 
+    def right(self, output: Any, indices: np.ndarray) -> torch.Tensor:
+        """Return how many of these examples are given their class."""
+        labels = self.labels[torch.from_numpy(indices)].to(output.logits.device)
+        return (_as_pair(output.logits.detach()).argmax(dim=1) == labels).sum()
+
     def each(self, logits: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
         """Return the cross-entropy of each example."""
-        if logits.shape[1] == 1:
-            logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
+        logits = _as_pair(logits)
         if self.prior is not None:
             logits = logits + self.prior.to(logits.device)
         labels = self.labels[chosen].to(logits.device)
@@ -82,6 +93,11 @@ class CrossEntropy(ExampleLoss):
             missed = 1 - torch.softmax(logits, dim=1).gather(1, labels[:, None]).squeeze(1)
             losses = losses * missed**self.focal_gamma
         return losses
+
+
+def _as_pair(logits: torch.Tensor) -> torch.Tensor:
+    """Return a single logit z as the pair (0, z), and several as they are."""
+    return torch.cat([torch.zeros_like(logits), logits], dim=1) if logits.shape[1] == 1 else logits
 
 
 class LabelsCrossEntropy(ExampleLoss):
@@ -166,6 +182,10 @@ class Mixed:
         own, partners = (self.objective.weighted(logits, chosen) for chosen in (indices, mix.partners))
         return (kept * own + (1 - kept) * partners).sum()
 
+    def right(self, output: Any, indices: np.ndarray) -> torch.Tensor:
+        """Return NaN: an example is of two classes at once."""
+        return torch.full((), float("nan"), device=output.logits.device)
+
 
 def balanced_weights(labels: np.ndarray, classes: int) -> np.ndarray:
     """Return n / (classes * n_c) for each class c, 1 for a class without examples; shape (classes,)."""
@@ -174,9 +194,10 @@ def balanced_weights(labels: np.ndarray, classes: int) -> np.ndarray:
 
 
 def positive_weights(labels: np.ndarray) -> np.ndarray:
-    """Return (n - n_c) / n_c for each of several labels, 1 for one without examples; (n, c) -> (c,)."""
+    """Return (n - n_c) / n_c for each of several labels, 1 for one that no example has, or all have; (n, c) -> (c,)."""
     counts = labels.sum(axis=0)
-    return np.where(counts > 0, (len(labels) - counts) / np.maximum(counts, 1), 1.0)
+    varies = (counts > 0) & (counts < len(labels))
+    return np.where(varies, (len(labels) - counts) / np.maximum(counts, 1), 1.0)
 
 
 def log_prior(labels: np.ndarray, classes: int) -> np.ndarray:

@@ -95,7 +95,6 @@ def test_wrong_flags(tmp_path, config):
     (("a b", "c"), {}, r"holds no ';' or '\|' or ',' between labels, its first value is 'a b'; .*--data.label_separa"),
     (("a;b", "c"), {"label_separator": "/"}, r"holds no '/' between labels, its first value is 'a;b'"),
     (("['a', 'b']", "['c']"), {}, r"a.csv:2: column 'label' holds \"\['a', 'b'\]\", a list written as text"),
-    (("a;b", ""), {}, r"a.csv:3: no label in column 'label' \(30 of 60 rows"),
     (("a;", "a;"), {}, "has only the label 'a' in 60 rows"),
 ])
 def test_unclear_separators(tmp_path, config, cells, options, words):
@@ -162,3 +161,11 @@ def test_evaluation_matches_labels_by_name(tmp_path, config):
         prepare_evaluation(config(unknown), "text", target=target)
     with pytest.raises(DataError, match=r"2 columns are named \(a, b\), and the run predicts c, a, b"):
         prepare_evaluation(config(columns, target_columns=["a", "b"]), "text", target=target)
+
+
+def test_an_empty_cell_has_none_of_the_labels(tmp_path, config):
+    lines = "".join(f"t{n},{('a;b', '', 'b;c')[n % 3]}\n" for n in range(60))
+    data = prepare(config(write(tmp_path / "a.csv", "text,label\n" + lines), problem_type=MULTI_LABEL), "text",
+                   problems=(SINGLE_LABEL, MULTI_LABEL), seed=0)
+    sizes = np.bincount(np.concatenate([part.labels.sum(axis=1) for part in data.splits.values()]))
+    assert sizes.tolist() == [20, 0, 40]

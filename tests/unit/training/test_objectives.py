@@ -145,3 +145,14 @@ def test_mixed_weights_are_those_of_both_examples() -> None:
     kept = 0.25 + EVERYTHING / 16
     expected = (kept * weights[LABELS] + (1 - kept) * weights[np.roll(LABELS, -1)]).sum()
     assert mixed.weight(EVERYTHING, 1) == pytest.approx(expected)
+
+
+def test_right_answers_are_counted() -> None:
+    whole = SequenceClassifierOutput(logits=LOGITS)
+    expected = int((LOGITS.argmax(1) == torch.from_numpy(LABELS)).sum())
+    assert int(CrossEntropy(LABELS).right(whole, EVERYTHING)) == expected
+    two = (LABELS > 1).astype(np.int64)
+    single = SequenceClassifierOutput(logits=LOGITS[:, :1])
+    assert int(CrossEntropy(two).right(single, EVERYTHING)) == int(((LOGITS[:, 0] > 0).numpy() == two).sum())
+    assert torch.isnan(TargetError(np.zeros((8, 4))).right(whole, EVERYTHING))
+    assert torch.isnan(Mixed(CrossEntropy(LABELS), Pairs()).right(whole, EVERYTHING))
