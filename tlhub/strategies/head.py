@@ -8,6 +8,7 @@ import numpy as np
 from torch import nn
 
 from tlhub.config import head_widths
+from tlhub.errors import UsageError
 from tlhub.models.assembly import head_module, head_parameters, with_pooled_head
 from tlhub.models.features import check_kind
 from tlhub.models.freezing import freeze_all_but
@@ -51,5 +52,9 @@ class Head(Strategy):
         kind, checkpoint = bench.config.model.pool, bench.checkpoint
         if kind == "auto":
             return probe_features(bench)
+        asked = bench.config.strategy.features
+        if asked not in ("auto", kind):
+            raise UsageError(f"--model.pool {kind!r} and --strategy.features {asked!r} name different features for one "
+                             "head; leave one of them out")
         check_kind(checkpoint.model, checkpoint.new_parameters, kind)
         return kind, bench.features((kind,))[kind] if needed else {}

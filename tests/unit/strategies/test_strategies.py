@@ -103,6 +103,8 @@ def test_the_head_reads_what_the_model_section_names(make: Any, kind: str, pool:
 def test_a_named_kind_of_features_has_to_be_there(make: Any) -> None:
     with pytest.raises(CheckpointError, match=r"--model.pool 'native' is not offered"):
         fit(make("head", "roberta", model__pool="native"))
+    with pytest.raises(UsageError, match=r"'mean' and --strategy.features 'first' name different features"):
+        fit(make("head", "bert", model__pool="mean", strategy__features="first"))
 
 
 def test_merged_adapters_need_their_base(make: Any) -> None:
