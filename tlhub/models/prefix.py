@@ -161,15 +161,10 @@ def entry_activations(model: nn.Module, entry: Entry, batch: Mapping[str, torch.
     """Return the entry's input for a batch of the model's keyword arguments; the model is run no further.
 
     Raises:
-        CannotEnterError: What lies before the entry is random in training, or not reached.
+        CannotEnterError: The entry is not reached.
     """
     found: list[torch.Tensor] = []
-
-    def stop(_module: nn.Module, args: Any, kwargs: Any) -> None:
-        found.append(_states(args, kwargs)[1])
-        raise _ReachedError
-
-    hook = model.get_submodule(entry.name).register_forward_pre_hook(stop, with_kwargs=True)
+    hook = model.get_submodule(entry.name).register_forward_pre_hook(partial(_stop, found), with_kwargs=True)
     try:
         with torch.no_grad():
             model(**batch)
@@ -178,6 +173,11 @@ def entry_activations(model: nn.Module, entry: Entry, batch: Mapping[str, torch.
     finally:
         hook.remove()
     raise CannotEnterError(f"{entry.name} is not reached")
+
+
+def _stop(found: list[torch.Tensor], _module: nn.Module, args: Any, kwargs: Any) -> None:
+    found.append(_states(args, kwargs)[1])
+    raise _ReachedError
 
 
 @contextmanager
