@@ -33,7 +33,8 @@ def shown() -> list[tuple[str, str]]:
         text = "\n".join(blocks((REPOSITORY / name).read_text(), "bash"))
         found += [(name, line) for line in text.splitlines()]
     for path in RECIPES.rglob("*.yaml"):
-        found += [(path.name, line) for line in re.findall(r"^# Command: +(.*)$", path.read_text(), re.MULTILINE)]
+        lines = re.findall(r"^# (?:Command:)? +(.*)$", path.read_text(), re.MULTILINE)
+        found += [(path.name, line) for line in lines]
     for path in RECIPES.glob("*.py"):
         text = path.read_text().replace("\\\n", " ")
         lines = re.findall(r"^    ((?:python|accelerate-launch) .*)$", text, re.MULTILINE)
@@ -75,8 +76,8 @@ def test_a_command_that_is_shown_is_understood(name: str, line: str, monkeypatch
 
 def test_the_commands_are_found() -> None:
     names = [name for name, _ in shown()]
-    assert names.count("README.md") == 15
-    assert len(names) == 15 + 4 + 4  # each recipe shows one, each script two
+    assert names.count("README.md") == 19
+    assert len(names) == 19 + 12 + 3 + 6  # each recipe shows one, and one of them three more; each script two
 
 
 def test_the_options_that_are_named_exist() -> None:
@@ -88,7 +89,7 @@ def test_the_options_that_are_named_exist() -> None:
 
 def test_the_marked_blocks_are_what_ci_runs() -> None:
     marked = re.findall(r"^<!-- run in CI -->\n```bash\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
-    assert len(marked) == 3
+    assert len(marked) == 4
     assert marked[0] == "pip install -c constraints.txt -e '.[dev]' && pytest\n"
     assert marked[2].startswith('cd "$(mktemp -d)"\n')
 
@@ -103,12 +104,15 @@ def test_the_first_run_and_what_follows_from_it(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "work").mkdir()
     environment = {**os.environ, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1",
                    "PYTHONPATH": str(REPOSITORY), "TMPDIR": str(tmp_path / "work")}
-    first = next(block for block in blocks(README, "bash") if block.startswith("cd "))
-    done = subprocess.run(["bash", "-euo", "pipefail", "-c", first], env=environment, capture_output=True, text=True,
+    shown = [block for block in blocks(README, "bash") if "python - <<'END'" in block]
+    assert [block.startswith("cd ") for block in shown] == [True, False]
+    done = subprocess.run(["bash", "-euo", "pipefail", "-c", "".join(shown)], env=environment, capture_output=True, text=True,
                           timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     assert re.search(r"^splits +train 192, validation 24, test 24$", done.stdout, re.MULTILINE)
     assert re.search(r'^\{"input": "colours/red/0.png", "label": "red", ', done.stdout, re.MULTILINE)
+    red, blue = map(float, re.findall(r'^\{"input": "[^"]*", "value": ([0-9.]+)\}$', done.stdout, re.MULTILINE))
+    assert red > blue + 10
 
     folder = next(path.parent for path in (tmp_path / "work").glob("*/run"))
     monkeypatch.chdir(folder)
