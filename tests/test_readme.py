@@ -104,10 +104,10 @@ def test_the_first_run_and_what_follows_from_it(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "work").mkdir()
     environment = {**os.environ, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1",
                    "PYTHONPATH": str(REPOSITORY), "TMPDIR": str(tmp_path / "work")}
-    shown = [block for block in blocks(README, "bash") if "python - <<'END'" in block]
-    assert [block.startswith("cd ") for block in shown] == [True, False]
-    done = subprocess.run(["bash", "-euo", "pipefail", "-c", "".join(shown)], env=environment, capture_output=True, text=True,
-                          timeout=240, check=False)
+    complete = [block for block in blocks(README, "bash") if "python - <<'END'" in block]
+    assert [block.startswith("cd ") for block in complete] == [True, False]
+    done = subprocess.run(["bash", "-euo", "pipefail", "-c", "".join(complete)], env=environment, capture_output=True,
+                          text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     assert re.search(r"^splits +train 192, validation 24, test 24$", done.stdout, re.MULTILINE)
     assert re.search(r'^\{"input": "colours/red/0.png", "label": "red", ', done.stdout, re.MULTILINE)
