@@ -81,3 +81,8 @@ def test_what_is_frozen_is_computed_once_unless_the_user_wants_augmentation() ->
     assert {views for strategy, views in found.items() if strategy not in still} == {(True, "resized"), (None, None)}
     resolved, _ = resolve(config("last_k", "image-classification", **{"data.flip": True}), pictures)
     assert (resolved.data.flip, resolved.data.crop) == (True, "none")
+
+
+def test_the_last_blocks_alone_bear_a_higher_rate() -> None:
+    rates = {strategy: resolve(config(strategy), FACTS)[0].train.learning_rate for strategy in ("full", "last_k")}
+    assert rates["last_k"] == pytest.approx(3 * rates["full"])
