@@ -3,10 +3,10 @@ r"""The classic recipes on real pictures, with a small backbone in the place of 
     python benchmarks/classic/run.py --model CHECKPOINT --data FOLDER --runs runs
 
 The settings are those of `recipes/image_classification/*.yaml` and `recipes/image_regression/*.yaml`, read from there;
-only the checkpoint and the data are others. The checkpoint: a small residual network (transformers ResNet: embedding 32,
-widths 48, 96, 192, 384, depths 1, 2, 2, 1, basic layers; 64 pixels) that tlhub trained on Tiny ImageNet with `--strategy
-scratch --epochs 24 --batch_size 128 --learning_rate 2e-3 --train.label_smoothing 0.1 --train.precision bf16`: 0.3121 of
-the validation pictures of 199 classes right. Four tables:
+only the checkpoint and the data are others. The checkpoint: a small residual network (transformers' ResNet: embedding
+32, widths 48, 96, 192, 384, depths 1, 2, 2, 1, basic layers; 64 pixels) that tlhub trained on Tiny ImageNet with
+`--strategy scratch --epochs 24 --batch_size 128 --learning_rate 2e-3 --train.label_smoothing 0.1 --train.precision
+bf16`: 0.3121 of the validation pictures of 199 classes right. Four tables:
 
 1. every recipe on `cats_vs_dogs`, `flowers5` and `chest_xray` (one sigmoid only where there are two classes);
 2. the three kinds of transfer (`full`, `linear_probe`, `scratch`) with tlhub's defaults;
