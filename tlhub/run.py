@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from accelerate import Accelerator, PartialState
 from accelerate.utils import broadcast_object_list
 from torch import nn
@@ -261,7 +262,12 @@ def _agreed_folder(accelerator: Accelerator, config: RunConfig, *, overwrite: bo
         broadcast_object_list(answer)
     if isinstance(answer[0], TlhubError):
         raise answer[0]
-    return RunFolder(Path(answer[0]))
+    folder = RunFolder(Path(answer[0]))
+    seen = accelerator.gather(torch.tensor([bool(folder.status)], device=accelerator.device))
+    if not bool(seen.all()):
+        raise UsageError(f"--out {str(folder.path)!r} is not seen by {int((~seen).sum())} of {len(seen)} processes; name a "
+                         "folder on a disk that all machines share")
+    return folder
 
 
 def _start_trackers(folder: RunFolder, config: RunConfig, accelerator: Accelerator) -> None:

@@ -12,11 +12,18 @@ import numpy as np
 import pytest
 
 from tests import tiny
-from tests.generated import write_images, write_texts
+from tests.generated import write_images, write_measured, write_texts
 
-TASKS = {
-    "text-classification": ("bert", write_texts),
-    "image-classification": ("convnextv2", write_images),
+CASES = {
+    "texts": ("text-classification", "bert", write_texts, ("--strategy", "full", "--train.class_weights", "balanced")),
+    "pictures": ("image-classification", "convnextv2", write_images,
+                 ("--strategy", "full", "--train.class_weights", "balanced")),
+    "mixed pictures": ("image-classification", "vit", write_images,
+                       ("--strategy", "full", "--data.mixup", "0.4", "--data.cutmix", "1", "--data.randaugment", "2",
+                        "--data.erasing", "0.5", "--train.sampling", "sqrt")),
+    "unfreezing": ("text-classification", "distilbert", write_texts, ("--strategy", "gradual_unfreezing")),
+    "values": ("image-regression", "swin", write_measured,
+               ("--strategy", "last_k", "--strategy.k", "1", "--data.label_column", "brightness")),
 }
 VARIANTS = {
     "one process": (),
@@ -32,17 +39,17 @@ def losses(run: Path) -> list[float]:
     return [line["loss"] for line in lines if "loss" in line]
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_losses_agree(task: str, tmp_path: Path) -> None:
-    kind, make_data = TASKS[task]
+@pytest.mark.parametrize("case", CASES)
+def test_losses_agree(case: str, tmp_path: Path) -> None:
+    task, kind, make_data, choices = CASES[case]
     model, data = tiny.checkpoint(tmp_path / "model", kind), make_data(tmp_path / "data", {"train": 45, "test": 12})
     found = {}
     for number, (name, options) in enumerate(VARIANTS.items()):
         out = tmp_path / str(number)
         done = subprocess.run(
-            [sys.executable, "-m", "tlhub", "finetune", task, "--model", str(model), "--data", str(data), "--strategy",
-             "full", "--max_steps", "12", "--batch_size", "8", "--model.dropout", "0", "--train.class_weights",
-             "balanced", "--log.every", "1", "--out", str(out), *options],
+            [sys.executable, "-m", "tlhub", "finetune", task, "--model", str(model), "--data", str(data), "--max_steps",
+             "12", "--batch_size", "8", "--model.dropout", "0", "--log.every", "1", "--out", str(out), *choices,
+             *options],
             env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{name}: {done.stderr}"
         found[name] = losses(out)

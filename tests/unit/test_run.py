@@ -21,6 +21,7 @@ import tlhub
 from tests import tiny
 from tests.generated import WORDS, write_texts
 from tlhub import results
+from tlhub import run as run_module
 from tlhub.config import TrainConfig, as_dict
 from tlhub.errors import CheckpointError, DataError, StoppedError, TlhubError, UsageError
 from tlhub.options import from_kwargs
@@ -387,3 +388,18 @@ def test_lp_ft_keeps_the_probe_where_nothing_is_better(world: World, tmp_path: P
     assert run.metrics["validation"] == pytest.approx(probe.metrics["validation"], abs=1e-5)
     other = world.fit(tmp_path / "full", train={"learning_rate": 10.0})
     assert other.metrics["validation"]["loss"] > 2 * run.metrics["validation"]["loss"]
+
+
+def test_machines_that_do_not_share_the_folder_are_told(world: World, tmp_path: Path) -> None:
+    class Two:
+        """The first of two processes, of which the other one looks at another disk."""
+
+        is_main_process, num_processes, device = True, 1, torch.device("cpu")
+
+        def gather(self, seen: torch.Tensor) -> torch.Tensor:
+            assert seen.tolist() == [True]
+            return torch.tensor([True, False])
+
+    config = from_kwargs(TASK, model=str(world.model), data=str(world.data), out=str(tmp_path / "run"))
+    with pytest.raises(UsageError, match=r"run' is not seen by 1 of 2 processes; .* all machines share"):
+        run_module._agreed_folder(Two(), config, overwrite=False)
