@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -13,6 +13,8 @@ from tlhub.data.tables import Table
 from tlhub.errors import DataError
 
 _MANY = 20
+_NO_CLASS = "-1"
+"""What test splits of the Hub have for a class that is kept back."""
 
 
 class Classes(Kind):
@@ -93,6 +95,10 @@ class Classes(Kind):
     def used(self, labels: np.ndarray) -> set[str]:
         """Return the classes that occur."""
         return set(labels)
+
+    def is_placeholder(self, label: Any, training: np.ndarray) -> bool:
+        """Return whether it is -1, which training never has."""
+        return bool(label == _NO_CLASS) and _NO_CLASS not in self.used(training)
 
 
 def missing_labels(labels: Sequence[object], table: Table, column: str,

@@ -113,12 +113,27 @@ def _memory(data: DataConfig, source: Source) -> Path:
 def _labels(draft: Draft, split: str, table: Table) -> Reading | None:
     """Return the labels of a split; None for a test split that comes without any."""
     reading = draft.kind.read(table, split)
-    if reading.missing.all() and split == "test" and len(draft.source.splits) > 1:
-        draft.notes.append(f"split 'test' has no labels and is left out ({len(table.ids)} rows)")
-        return None
+    if split == "test" and len(draft.source.splits) > 1:
+        shown = "no labels" if reading.missing.all() else _placeholder(draft, table, reading)
+        if shown is not None:
+            draft.notes.append(f"split 'test' has {shown} and is left out ({len(table.ids)} rows)")
+            return None
     for problem in reading.problems:
         draft.complain(problem)
     return reading
+
+
+def _placeholder(draft: Draft, table: Table, reading: Reading) -> str | None:
+    """Tell what stands in every row of the test split in place of a label; None where the rows have labels."""
+    labels, training = reading.labels, draft.source.training
+    alike = len(labels) > 1 and all(np.array_equal(label, labels[0]) for label in labels)
+    if not alike or reading.problems or training is table:
+        return None
+    known = draft.kind.read(training, "train")
+    if known.problems or not draft.kind.is_placeholder(labels[0], known.labels):
+        return None
+    words = ", ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in np.ravel(labels[0]))
+    return f"{words or 'none'} as the label of every row, which training never has,"
 
 
 def _check_quarantine(draft: Draft, data: DataConfig, total: int) -> None:

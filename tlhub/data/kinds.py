@@ -39,7 +39,6 @@ class Kind(ABC):
         problem_type: Its name in transformers' configurations.
         noun: What columns hold, in messages.
         members: What one of the names stands for, and several, in messages.
-        counts_members: Whether an example has some of the names, rather than a value for each.
         evenly: By what splits and subsets are drawn, in messages.
         strata_noun: What `strata` are, in messages.
         needs_every_stratum: Whether training has to keep an example of each stratum.
@@ -49,7 +48,6 @@ class Kind(ABC):
     problem_type: ClassVar[str]
     noun: ClassVar[str]
     members: ClassVar[tuple[str, str]]
-    counts_members: ClassVar[bool] = True
     evenly: ClassVar[str]
     strata_noun: ClassVar[str]
     needs_every_stratum: ClassVar[bool] = True
@@ -112,6 +110,28 @@ class Kind(ABC):
     def used(self, labels: np.ndarray) -> set[str]:
         """Return the names that occur in labels as read; none where every example has a value for each."""
         return set()
+
+    @abstractmethod
+    def is_placeholder(self, label: Any, training: np.ndarray) -> bool:
+        """Return whether a label that every row of a test split has only fills its place, for want of a true one.
+
+        Args:
+            label: As read.
+            training: Labels to compare it with, as read.
+        """
+
+    def remarks(self, labels: np.ndarray, names: tuple[str, ...], split: str) -> list[str]:
+        """Return what a user should know of the labels that a split is scored by.
+
+        Args:
+            labels: As read.
+            names: Of `names`.
+            split: Its name.
+        """
+        used = self.used(labels)
+        lacking = [name for name in names if name not in used]
+        return [f"{len(lacking)} {self.members[1]} have no example in {split}: {', '.join(lacking[:10])}"] \
+            if lacking else []
 
     def check_training(self, labels: np.ndarray) -> None:
         """Refuse what cannot be learned from the training split as it was divided in the end.

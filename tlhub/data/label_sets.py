@@ -144,6 +144,10 @@ class LabelSets(Kind):
         """Return the labels that occur."""
         return {name for names in labels for name in names}
 
+    def is_placeholder(self, label: Any, training: np.ndarray) -> bool:
+        """Return whether it is no label at all, where every training example has one."""
+        return not label and all(training)
+
     def _where(self) -> str:
         columns = ", ".join(map(repr, self.columns))
         return f"column {columns} has" if len(self.columns) == 1 else f"columns {columns} have"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,7 @@ from tlhub.data.splits import draw, make_splits
 from tlhub.data.targets import Target
 from tlhub.errors import DataError
 
+_LOGGER = logging.getLogger(__name__)
 _ORDER = ("train", "validation", "test")
 
 
@@ -144,6 +146,8 @@ def finish(draft: Draft, data: DataConfig, modality: str, *, seed: int) -> Prepa
 def prepare_evaluation(data: DataConfig, modality: str, *, target: Target, pairs: bool = False) -> Examples:
     """Read data that a finished run is scored on: the test split where there is one, otherwise every row.
 
+    What was noticed on the way is logged.
+
     Args:
         data: The data section of the configuration.
         modality: `image` or `text`.
@@ -161,6 +165,11 @@ def prepare_evaluation(data: DataConfig, modality: str, *, target: Target, pairs
     if not draft.splits:
         raise DataError(f"split 'test' of '{data.source}' has no labels to score by; fill them in, or name a file that "
                         "has them")
+    if "test" not in draft.splits:
+        draft.notes.append(f"'{data.source}' has no test split: all its rows are scored, and scores of rows that the "
+                           "run was trained on are too good")
+    for note in draft.notes:
+        _LOGGER.info(note)
     parts = [_examples(draft.kind, rows, target.names, split) for split, rows in draft.splits.items()]
     if len(parts) == 1:
         return parts[0]
@@ -215,19 +224,17 @@ def _separate(draft: Draft) -> None:
 
 
 def _check_names(draft: Draft, names: tuple[str, ...], data: DataConfig) -> None:
-    member, members = draft.kind.members
+    member, _ = draft.kind.members
     for split, rows in draft.splits.items():
         if not len(rows):
             draft.complain(f"split {split!r} of '{data.source}' is empty after identical and undecodable examples "
                            "were taken out; add examples")
-        used = draft.kind.used(rows.labels)
-        unknown = sorted(used - set(names))
+        unknown = sorted(draft.kind.used(rows.labels) - set(names))
         if unknown:
             draft.complain(f"{member} {unknown[0]!r} is in split {split!r} and not in train, which has "
                            f"{', '.join(names[:10])}; add training examples or correct the label")
-        lacking = [name for name in names if name not in used] if draft.kind.counts_members else []
-        if lacking and split != "train":
-            draft.notes.append(f"{len(lacking)} {members} have no example in {split}: {', '.join(lacking[:10])}")
+        if split != "train":
+            draft.notes += draft.kind.remarks(rows.labels, names, split)
 
 
 def _subset(kind: Kind, train: Rows, total: int, seed: int) -> Rows:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.data_files import write
-from tlhub.config import MULTI_LABEL, REGRESSION, SINGLE_LABEL
+from tlhub.config import MULTI_LABEL, REGRESSION, SINGLE_LABEL, DataConfig
 from tlhub.data.label_sets import LabelSets
 from tlhub.data.prepare import prepare, prepare_evaluation
 from tlhub.data.targets import Target
@@ -169,3 +169,19 @@ def test_an_empty_cell_has_none_of_the_labels(tmp_path, config):
                    problems=(SINGLE_LABEL, MULTI_LABEL), seed=0)
     sizes = np.bincount(np.concatenate([part.labels.sum(axis=1) for part in data.splits.values()]))
     assert sizes.tolist() == [20, 0, 40]
+
+
+def test_a_test_split_without_any_label_is_left_out(tmp_path, config):
+    def save(empty_in_training: bool) -> DataConfig:
+        for split in ("train", "validation", "test"):
+            flags = ["0,0" if split == "test" or (empty_in_training and n == 0) else f"{n % 2},{1 - n % 2}"
+                     for n in range(20)]
+            write(tmp_path / "d" / f"{split}.csv",
+                  "text,a,b\n" + "".join(f"{split}{n},{flag}\n" for n, flag in enumerate(flags)))
+        return config(tmp_path / "d", target_columns=["a", "b"])
+
+    problems = (SINGLE_LABEL, MULTI_LABEL)
+    data = prepare(save(empty_in_training=False), "text", problems=problems, seed=0)
+    assert set(data.splits) == {"train", "validation"}
+    assert any("split 'test' has none as the label of every row" in note for note in data.notes)
+    assert "test" in prepare(save(empty_in_training=True), "text", problems=problems, seed=0).splits

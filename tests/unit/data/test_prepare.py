@@ -110,13 +110,14 @@ def test_missing_label_names_the_row(tmp_path, config, missing):
         prepare(config(path), "text", seed=0)
 
 
-def test_test_split_without_labels_is_left_out(tmp_path, config):
+@pytest.mark.parametrize(("cell", "words"), [("", "no labels"), ("-1", "-1 as the label of every row")])
+def test_test_split_without_labels_is_left_out(tmp_path, config, cell, words):
     write(tmp_path / "d" / "train.csv", csv_rows(50))
     write(tmp_path / "d" / "dev.csv", csv_rows(10, first=50))
-    write(tmp_path / "d" / "test.csv", "text,label\na,\nb,\n")
+    write(tmp_path / "d" / "test.csv", f"text,label\na,{cell}\nb,{cell}\n")
     data = prepare(config(tmp_path / "d"), "text", seed=0)
     assert sizes(data) == {"train": 50, "validation": 10}
-    assert any("no labels" in note for note in data.notes)
+    assert any(f"split 'test' has {words}" in note for note in data.notes)
 
 
 def test_classes_that_splits_do_not_share(tmp_path, config):

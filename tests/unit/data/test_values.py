@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import json
 
+import datasets
 import numpy as np
 import pytest
 
 from tests.data_files import write, write_images
-from tlhub.config import MULTI_LABEL, REGRESSION, SINGLE_LABEL
+from tlhub.config import MULTI_LABEL, REGRESSION, SINGLE_LABEL, DataConfig
 from tlhub.data.prepare import prepare, prepare_evaluation
 from tlhub.data.targets import Target
 from tlhub.data.values import Values
@@ -154,3 +155,38 @@ def test_options_that_contradict_each_other(tmp_path, config):
             prepare(config(path, **options), "text", problems=TEXT, seed=0)
     with pytest.raises(UsageError, match=r"--data.problem_type 'regression' is not for this task.*image-regression"):
         prepare(config(path, problem_type=REGRESSION, text_column="text"), "text", problems=TEXT[:2], seed=0)
+
+
+def test_classes_count_by_their_names_and_not_by_their_numbers(tmp_path, config):
+    def save(name: str, names: list[str]) -> DataConfig:
+        rows = datasets.Dataset.from_dict({"text": [f"t{n}" for n in range(40)], "label": [n % 3 for n in range(40)]})
+        features = rows.features | {"label": datasets.ClassLabel(names=names)}
+        rows.cast(datasets.Features(features)).save_to_disk(str(tmp_path / name))
+        return config(tmp_path / name)
+
+    data = prepare(save("sizes", ["10", "2.5", "40"]), "text", problems=ONLY, seed=0)
+    assert set(data.splits["train"].labels[:, 0]) == {10.0, 2.5, 40.0}
+    with pytest.raises(DataError, match="holds 1, which is a class, and the classes are called 1, cat, 3, not all of"):
+        prepare(save("animals", ["1", "cat", "3"]), "text", problems=ONLY, seed=0)
+
+
+def test_a_test_split_of_one_value_beyond_training_has_no_labels(tmp_path, config):
+    """GLUE keeps the values of STS-B's test back, and has -1 in their place."""
+    for split, cell in (("train", lambda n: n / 2), ("dev", lambda n: n / 2), ("test", lambda n: -1)):
+        write(tmp_path / "d" / f"{split}.csv", "text,score\n" + "".join(f"{split}{n},{cell(n)}\n" for n in range(9)))
+    data = prepare(config(tmp_path / "d"), "text", problems=ONLY, seed=0)
+    assert set(data.splits) == {"train", "validation"}
+    assert any("split 'test' has -1 as the label of every row, which training never has, and is left out (9 rows)"
+               in note for note in data.notes)
+    with pytest.raises(DataError, match=r"split 'test' of .* has no labels to score by"):
+        prepare_evaluation(config(tmp_path / "d"), "text", target=data.target)
+
+
+def test_values_that_could_be_meant_are_scored_and_told(tmp_path, config):
+    for split, cell in (("train", lambda n: n / 2), ("dev", lambda n: n / 2), ("test", lambda n: 3)):
+        write(tmp_path / "d" / f"{split}.csv", "text,score\n" + "".join(f"{split}{n},{cell(n)}\n" for n in range(9)))
+    data = prepare(config(tmp_path / "d"), "text", problems=ONLY, seed=0)
+    assert len(data.splits["test"]) == 9
+    assert "score is 3 in all 9 rows of test, so r2 and pearson say nothing there" in data.notes
+    write(tmp_path / "d" / "test.csv", "text,score\nalone,7\n")
+    assert len(prepare(config(tmp_path / "d"), "text", problems=ONLY, seed=0).splits["test"]) == 1
