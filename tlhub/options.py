@@ -18,6 +18,9 @@ from tlhub.registry import STRATEGIES, TASKS
 
 logger = logging.getLogger(__name__)
 
+_DECIDING = ("model.name", "data.source", "data.max_train_examples", "strategy.name", "train.optimizer")
+"""What the values depend on that a run fills in by itself (`tlhub/training/defaults.py`)."""
+
 
 def parse(argv: Sequence[str]) -> RunConfig:
     """Return the run that a command line asks for.
@@ -186,9 +189,12 @@ def _from_file(path: str, named: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options of a YAML file, less those which a strategy named elsewhere makes meaningless."""
     content = _read_yaml(path)
     where = f" in {path}"
-    if content.pop("record", None) is not None and content.pop("out", None) is not None and "out" not in named:
+    record = content.pop("record", None)
+    if record is not None and content.pop("out", None) is not None and "out" not in named:
         logger.info("%s records a run: its folder is left alone, --out names another one", path)
     values = typed(flatten(content, where), where)
+    if isinstance(record, dict) and isinstance(record.get("given"), dict):
+        values = _still_given(values, flatten(record["given"], where), named, path)
     if "strategy.name" not in named:
         return values
     config = fields.replace(RunConfig(), {**values, **named})
@@ -199,6 +205,25 @@ def _from_file(path: str, named: Mapping[str, Any]) -> dict[str, Any]:
         logger.info("strategy %r is named, so these options of %s are left out: %s", named["strategy.name"], path,
                     ", ".join(told))
     return {name: value for name, value in values.items() if name not in dropped}
+
+
+def _still_given(values: Mapping[str, Any], given: Mapping[str, Any], named: Mapping[str, Any],
+                 path: str) -> dict[str, Any]:
+    """Return a recorded run's options, less those which it filled in itself and which something named here decides.
+
+    Args:
+        values: The options as the run resolved them.
+        given: The options as the run was given them.
+        named: The options named elsewhere.
+        path: Of the file, for the message.
+    """
+    changed = [name for name in _DECIDING if name in named and named[name] != values.get(name)]
+    filled = [name for name, value in values.items() if value not in (None, []) and name in given
+              and given[name] in (None, []) and name not in named] if changed else []
+    if filled:
+        logger.info("%s is not that of %s, so what the run filled in itself is chosen anew: %s", " and ".join(changed),
+                    path, ", ".join(sorted(filled)))
+    return {name: value for name, value in values.items() if name not in filled}
 
 
 def _read_yaml(path: str) -> dict[str, Any]:

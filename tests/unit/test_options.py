@@ -59,6 +59,21 @@ def test_the_record_of_a_run_repeats_it_elsewhere(recipe):
     assert parse(["--config", recipe({**RECIPE, "out": "runs/a"})]).out == "runs/a"
 
 
+def test_what_a_run_filled_in_is_chosen_anew_for_another_strategy(recipe, caplog):
+    given = {"data": {"max_length": 64}, "train": {"epochs": 2, "learning_rate": None}, "evaluate": {"metrics": []}}
+    path = recipe({**RECIPE, "evaluate": {"metrics": ["accuracy"]}, "record": {"given": given}})
+    assert parse(["--config", path, "--epochs", "3"]).train.learning_rate == 0.001
+    assert parse(["--config", path, "--strategy", "lora"]).train.learning_rate == 0.001
+    for words in (["--strategy", "full"], ["--model", "other"], ["--data", "other"]):
+        caplog.clear()
+        with caplog.at_level(logging.INFO, "tlhub"):
+            config = parse(["--config", path, *words])
+        assert (config.train.learning_rate, config.evaluate.metrics) == (None, [])
+        assert (config.train.epochs, config.data.max_length) == (2.0, 64)
+        assert "chosen anew: evaluate.metrics, train.learning_rate" in caplog.text
+    assert parse(["--config", path, "--strategy", "full", "--learning_rate", "1"]).train.learning_rate == 1.0
+
+
 def test_what_is_written_reads_back(recipe):
     config = from_kwargs(**RECIPE, out="runs/a", log={"trackers": ["tensorboard"]})
     assert parse(["--config", recipe(effective(config))]) == config
