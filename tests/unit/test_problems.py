@@ -135,6 +135,22 @@ def test_values_of_pictures(strategy: str, head: str | None, loss: str | None, m
     assert 20 < found["value"] < 260
 
 
+def test_other_data_may_name_the_values_otherwise(models: dict[str, str], tmp_path: Path,
+                                                  caplog: pytest.LogCaptureFixture) -> None:
+    data = str(write_measured(tmp_path / "data", COUNTS))
+    for number, own in enumerate(({"label_column": "brightness"}, {"target_columns": ["brightness"]})):
+        run = fit("image-regression", models["resnet"], {"source": data, **own}, tmp_path / str(number),
+                  strategy="linear_probe")
+        for other in ({"label_column": "redness"}, {"target_columns": ["redness"]}):
+            assert run.evaluate(data, **other)["metrics"]["mae"] > run.evaluate(data)["metrics"]["mae"] + 10
+    (tmp_path / "data" / "metadata.csv").write_text("file_name,brightness\n" + "".join(
+        f"train_{row:03d}.png,{row}\n" for row in range(5)))
+    with caplog.at_level("INFO", "tlhub"):
+        run.evaluate(data)
+    assert "values from 'brightness'" in caplog.text
+    assert "has no test split: all its rows are scored" in caplog.text
+
+
 @pytest.mark.parametrize("strategy", ["full", "linear_probe", "lora"])
 def test_several_labels(strategy: str, models: dict[str, str], lines: Any, tmp_path: Path) -> None:
     data = table(tmp_path / "data", lines, "text", "topics")
