@@ -26,11 +26,11 @@ from tlhub.data.sampling import class_sampling
 from tlhub.data.targets import Target
 from tlhub.evaluation import metrics
 from tlhub.folder import RunFolder
-from tlhub.models.blocks import block_index
+from tlhub.models.blocks import block_index, blocks
 from tlhub.models.checkpoints import Checkpoint
 from tlhub.models.features import extract_features
 from tlhub.models.freezing import BatchNorm, frozen_modules, trainable_report
-from tlhub.models.heads import feature_width, output_layer, output_parameters
+from tlhub.models.heads import PooledClassifier, feature_width, output_layer, output_parameters
 from tlhub.models.loading import quiet
 from tlhub.models.outputs import OutputMap
 from tlhub.models.prefix import CannotEnterError, Entry, cache_prefix, entering
@@ -181,7 +181,7 @@ class Workbench:
         history = callbacks.History(self.folder.path / "history.jsonl")
         validation = self._validation(model, inputs["validation"], store, history, from_start=from_start)
         self.seconds_before = progress.seconds
-        audit = callbacks.Audit(model)
+        audit = callbacks.Audit(model, needed=self._needed(whole or model))
         if schedule is not None:
             self.tell(f"unfreezing: {schedule.words(job.total_steps)}")
         train(job, progress, [
@@ -195,6 +195,12 @@ class Workbench:
         whole_epochs, steps = divmod(progress.step, job.steps_per_epoch)
         self.examples_seen = whole_epochs * len(job.inputs) + steps * (self.config.train.batch_size or 0)
         store.load_best()
+
+    def _needed(self, model: nn.Module) -> dict[str, nn.Parameter]:
+        """Return what every strategy has to train: the last layer, and all of the head that was drawn at random."""
+        named = model.own_name if isinstance(model, PooledClassifier) else str
+        new = set(map(named, self.checkpoint.new_parameters)) & set(blocks(model)[-1].prefixes)
+        return {name: model.get_parameter(name) for name in output_parameters(model) | new}
 
     def _weights(self) -> str:
         """Return what identifies the frozen model: its weights, or the seed of fresh ones, and its configuration."""
@@ -235,7 +241,7 @@ class Workbench:
         return Job(accelerator=self.accelerator, model=prepared, optimizer=optimizer, inputs=inputs,
                    objective=objective if mixing is None else Mixed(objective, mixing), train=config.train,
                    seed=config.seed, log_every=config.log.every,
-                   sampling=class_sampling(inputs.labels, config.train.sampling))
+                   sampling=class_sampling(inputs.labels, config.train.sampling, seed=config.seed))
 
     def _warn_of_statistics(self, model: nn.Module) -> None:
         """BatchNorm is the one layer in which the examples of a forward pass see each other."""

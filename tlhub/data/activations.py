@@ -105,10 +105,11 @@ class ActivationInputs:
         """Return the entered model's keyword arguments for some examples.
 
         Args:
-            indices: Which examples, shape (b,).
+            indices: Which examples, shape (b,), modulo n.
             epoch: Has no effect: what is cached is not augmented.
             device: Where the tensors go.
         """
+        indices = indices % len(self)
         if not self._layout.ragged:
             rows = to_device(np.ascontiguousarray(self._rows[indices]), device)
             first = {name: value.to(device) for name, value in self._first.items()}

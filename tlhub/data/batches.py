@@ -33,7 +33,7 @@ class Inputs(Protocol):
         """Return the model's keyword arguments for these examples.
 
         Args:
-            indices: Which examples, shape (b,).
+            indices: Which examples, shape (b,); modulo n, where one is drawn more than once (`ClassSampling`).
             epoch: The epoch whose augmentation is applied; None for the evaluation view.
             device: Where the tensors go.
         """
@@ -58,7 +58,8 @@ class ArrayInputs:
 
     def batch(self, indices: np.ndarray, epoch: int | None, device: torch.device) -> dict[str, torch.Tensor]:
         """Return `{"features": (b, d)}`; rows are the same in every epoch."""
-        return {"features": torch.from_numpy(np.ascontiguousarray(self.features[indices])).to(device)}
+        rows = np.ascontiguousarray(self.features[indices % len(self)])
+        return {"features": torch.from_numpy(rows).to(device)}
 
 
 def training_batches(count: int, lengths: np.ndarray | None, batch_size: int, *, seed: int, epoch: int,
@@ -74,16 +75,16 @@ def training_batches(count: int, lengths: np.ndarray | None, batch_size: int, *,
         sampling: How often each class is drawn; None for every example once.
 
     Returns:
-        Index arrays; within a batch sorted by length where lengths are given.
+        Index arrays, modulo `count` where sampled; within a batch sorted by length where lengths are given.
     """
     random = generator(seed, "order", epoch)
-    order = random.permutation(count) if sampling is None else sampling.order(random)
+    order = random.permutation(count) if sampling is None else random.permutation(sampling.drawn(epoch))
     if lengths is None:
         return [order[start:start + batch_size] for start in range(0, count, batch_size)]
     batches = []
     for start in range(0, count, batch_size * _BUCKET_BATCHES):
         bucket = order[start:start + batch_size * _BUCKET_BATCHES]
-        bucket = bucket[np.argsort(lengths[bucket], kind="stable")]
+        bucket = bucket[np.argsort(lengths[bucket % count], kind="stable")]
         batches += [bucket[first:first + batch_size] for first in range(0, len(bucket), batch_size)]
     return [batches[position] for position in random.permutation(len(batches))]
 

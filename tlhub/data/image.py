@@ -22,6 +22,7 @@ from tlhub.data.decode import open_image
 from tlhub.data.mixing import Mixing
 from tlhub.data.pixels import NotWholeError, PixelProcessor
 from tlhub.data.prepare import Examples
+from tlhub.data.sampling import ClassSampling
 from tlhub.data.tensors import to_device
 from tlhub.errors import DataError
 from tlhub.seeding import uniforms
@@ -45,6 +46,7 @@ class ImageInputs:
         data: The augmentation, and where and how much is cached.
         seed: The run's seed, for the augmentation.
         workers: Threads that decode; None for the number of cores.
+        sampling: How often each class is drawn for training, which is what pictures are mixed with.
 
     Attributes:
         labels: The targets, of shape (n,) or (n, t).
@@ -57,7 +59,7 @@ class ImageInputs:
     """
 
     def __init__(self, examples: Examples, processor: Callable[..., Any], *, fingerprint: str, data: DataConfig,
-                 seed: int, workers: int | None) -> None:
+                 seed: int, workers: int | None, sampling: ClassSampling | None = None) -> None:
         self.labels = examples.labels
         self.lengths: np.ndarray | None = None
         self._examples = examples
@@ -65,7 +67,7 @@ class ImageInputs:
         self._augmentation, self._seed = Augmentation.of(data), seed
         _, height, width = self._processor.shape
         self.mixing = Mixing(seed, len(self), mixup=data.mixup, cutmix=data.cutmix,
-                             size=(height, width)) if data.mixup or data.cutmix else None
+                             size=(height, width), sampling=sampling) if data.mixup or data.cutmix else None
         self._pool = ThreadPoolExecutor(workers or os.cpu_count())
         self._table = self._cached(fingerprint, data)
 
@@ -82,7 +84,7 @@ class ImageInputs:
         """Return the model's keyword arguments for some images.
 
         Args:
-            indices: Which images, shape (b,).
+            indices: Which images, shape (b,), modulo n; one that an epoch draws again has another augmentation.
             epoch: The epoch whose augmentation is applied; None for the images as the processor makes them.
             device: Where the images are normalised and augmented.
 
@@ -145,6 +147,7 @@ class ImageInputs:
 
     def _stored(self, indices: np.ndarray, device: torch.device) -> torch.Tensor:
         """Return a copy of what is kept: pixels where uint8, normalised values where float32."""
+        indices = indices % len(self)
         return to_device(self._table[indices] if self._table is not None else self._decoded(indices), device)
 
     def _cached(self, fingerprint: str, data: DataConfig) -> np.ndarray | None:

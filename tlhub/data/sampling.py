@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tlhub.seeding import generator
+
 POWERS = {"sqrt": 0.5, "balanced": 0.0}
 """Classes are drawn in proportion to their frequency to this power."""
 
@@ -14,35 +16,42 @@ POWERS = {"sqrt": 0.5, "balanced": 0.0}
 class ClassSampling:
     """Draws as many examples an epoch as there are, each class its share of them.
 
+    Of n examples, index + r n stands for an example that an epoch draws once more, for the r-th time after the first:
+    what is random in it, such as its augmentation, is drawn anew, and the first time is as it is without sampling.
+
     Attributes:
         classes: Class of each training example, int64, shape (n,).
         quota: Examples of each class in an epoch, int64, shape (c,); their sum is n.
+        seed: The run's seed.
     """
 
     classes: np.ndarray
     quota: np.ndarray
+    seed: int
 
-    def order(self, random: np.random.Generator) -> np.ndarray:
-        """Return the examples of an epoch in random order, int64, shape (n,).
+    def drawn(self, epoch: int) -> np.ndarray:
+        """Return what an epoch draws, ascending, int64, shape (n,); modulo n it is the examples' indices.
 
         Within a class all examples are drawn equally often, but for one time more or less.
         """
+        random, count = generator(self.seed, "sampling", epoch), len(self.classes)
         chosen = []
         for number, quota in enumerate(self.quota.tolist()):
             members = np.flatnonzero(self.classes == number)
-            if len(members):
-                rounds = [random.permutation(members) for _ in range(-(-quota // len(members)))]
-                chosen.append(np.concatenate([*rounds, members[:0]])[:quota])
-        return random.permutation(np.concatenate(chosen))
+            rounds = -(-quota // len(members)) if len(members) else 0
+            chosen += [random.permutation(members)[:quota - turn * len(members)] + turn * count
+                       for turn in range(rounds)]
+        return np.sort(np.concatenate(chosen))
 
 
-def class_sampling(labels: np.ndarray, kind: str) -> ClassSampling | None:
+def class_sampling(labels: np.ndarray, kind: str, *, seed: int) -> ClassSampling | None:
     """Return how classes are drawn; None where every example is drawn once.
 
     Args:
         labels: Classes, int64, shape (n,), or several labels, bool, shape (n, c), of which the rarest that an example
             has counts as its class (the last class is of those without any).
         kind: `natural`, `sqrt` or `balanced`.
+        seed: The run's seed.
     """
     if kind == "natural":
         return None
@@ -53,7 +62,7 @@ def class_sampling(labels: np.ndarray, kind: str) -> ClassSampling | None:
     quota = np.floor(ideal).astype(np.int64)
     largest = np.argsort(quota - ideal, kind="stable")[:len(classes) - int(quota.sum())]
     quota[largest] += 1
-    return ClassSampling(classes, quota)
+    return ClassSampling(classes, quota, seed)
 
 
 def rarest_label(labels: np.ndarray) -> np.ndarray:

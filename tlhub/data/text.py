@@ -92,7 +92,7 @@ class TextInputs:
         """Return the model's keyword arguments for some texts, padded to the longest of them.
 
         Args:
-            indices: Which texts, shape (b,).
+            indices: Which texts, shape (b,), modulo n.
             epoch: Has no effect: texts are not augmented.
             device: Where the tensors go.
 
@@ -100,6 +100,7 @@ class TextInputs:
             `input_ids`, and `token_type_ids` where the tokenizer makes them, int64, shape (b, longest);
             `attention_mask` of the same shape where something is padded.
         """
+        indices = indices % len(self)
         starts = self._columns["input_ids"].starts
         lengths = starts[indices + 1] - starts[indices]
         width = int(lengths.max(initial=1))

@@ -12,6 +12,7 @@ from tlhub.config import RunConfig
 from tlhub.data.batches import Inputs
 from tlhub.data.image import ImageInputs
 from tlhub.data.prepare import Examples
+from tlhub.data.sampling import class_sampling
 from tlhub.data.sources import list_images
 from tlhub.problems import PROBLEMS, Problem
 
@@ -65,8 +66,9 @@ class ImageTask(Task):
 
     def inputs(self, examples: Examples, processor: Any, config: RunConfig, *, fingerprint: str) -> Inputs:
         """Return pictures, decoded and resized once."""
+        sampling = class_sampling(examples.labels, config.train.sampling, seed=config.seed)
         return ImageInputs(examples, processor, fingerprint=fingerprint, data=config.data, seed=config.seed,
-                           workers=config.launch.workers)
+                           workers=config.launch.workers, sampling=sampling)
 
     def read(self, values: Sequence[Any], *, pairs: bool) -> Examples:
         """Return picture files; a folder stands for the pictures in it.

@@ -35,7 +35,11 @@ class ExampleLoss(ABC):
 
     def weight(self, indices: np.ndarray, epoch: int) -> float:
         """Return the summed weights of these examples."""
-        return float(self.weights[torch.from_numpy(indices)].sum())
+        return float(self.weights[self.examples(indices)].sum())
+
+    def examples(self, indices: np.ndarray) -> torch.Tensor:
+        """Return which examples are meant: an index is modulo n where one is drawn more than once."""
+        return torch.from_numpy(indices % len(self.weights))
 
     def loss(self, output: Any, indices: np.ndarray, epoch: int) -> torch.Tensor:
         """Return the weighted sum of the losses of `output.logits` (b, c)."""
@@ -47,7 +51,7 @@ class ExampleLoss(ABC):
 
     def weighted(self, logits: torch.Tensor, indices: np.ndarray) -> torch.Tensor:
         """Return the weighted loss of each example, shape (b,), for logits (b, c) in float32."""
-        chosen = torch.from_numpy(indices)
+        chosen = self.examples(indices)
         return self.each(logits, chosen) * self.weights[chosen].to(logits.device)
 
     @abstractmethod
@@ -79,7 +83,7 @@ class CrossEntropy(ExampleLoss):
 
     def right(self, output: Any, indices: np.ndarray) -> torch.Tensor:
         """Return how many of these examples are given their class."""
-        labels = self.labels[torch.from_numpy(indices)].to(output.logits.device)
+        labels = self.labels[self.examples(indices)].to(output.logits.device)
         return (_as_pair(output.logits.detach()).argmax(dim=1) == labels).sum()
 
     def each(self, logits: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
@@ -171,8 +175,9 @@ class Mixed:
     def weight(self, indices: np.ndarray, epoch: int) -> float:
         """Return the summed weights of these examples and their partners, by their shares."""
         mix = self.mixing.draw(epoch, indices)
-        weights = self.objective.weights.numpy()
-        return float((mix.kept * weights[indices] + (1 - mix.kept) * weights[mix.partners]).sum())
+        own, partners = (self.objective.weights[self.objective.examples(chosen)].numpy()
+                         for chosen in (indices, mix.partners))
+        return float((mix.kept * own + (1 - mix.kept) * partners).sum())
 
     def loss(self, output: Any, indices: np.ndarray, epoch: int) -> torch.Tensor:
         """Return the weighted sum of the losses of `output.logits` (b, c)."""

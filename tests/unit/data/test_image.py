@@ -179,3 +179,12 @@ def test_pictures_of_one_pixel(tmp_path):
     one = Examples([stream.getvalue()], np.zeros(1, np.int64), ["0"])
     batch = inputs(tmp_path, PROCESSORS["vit"](), one).batch(np.array([0]), None, CPU)
     assert batch["pixel_values"].shape == (1, 3, 16, 16)
+
+
+def test_what_an_epoch_draws_again_has_another_view(tmp_path):
+    made = inputs(tmp_path, PROCESSORS["vit"](), crop="resized", flip=True)
+    first, again, later = (made.batch(np.array([4 + turn * 6]), 0, CPU)["pixel_values"] for turn in range(3))
+    assert not torch.equal(first, again)
+    assert not torch.equal(again, later)
+    plain = [made.batch(np.array([index]), None, CPU)["pixel_values"] for index in (4, 10)]
+    assert torch.equal(*plain)

@@ -3,13 +3,14 @@ import pytest
 import torch
 
 from tlhub.data.mixing import Mixing
+from tlhub.data.sampling import class_sampling
 
 COUNT = 3000
 HEIGHT, WIDTH = 12, 20
 
 
-def mixing(seed=0, count=COUNT, **alphas):
-    return Mixing(seed, count, **{"mixup": 0.0, "cutmix": 0.0, **alphas}, size=(HEIGHT, WIDTH))
+def mixing(seed=0, count=COUNT, sampling=None, **alphas):
+    return Mixing(seed, count, **{"mixup": 0.0, "cutmix": 0.0, **alphas}, size=(HEIGHT, WIDTH), sampling=sampling)
 
 
 def test_a_mix_depends_on_seed_epoch_and_index_only():
@@ -73,3 +74,17 @@ def test_blending_does_not_depend_on_the_batch():
     whole = drawn.draw(0, np.arange(50)).blend(images, others)
     for part in np.split(np.random.default_rng(0).permutation(50), [1, 2, 9]):
         assert torch.equal(drawn.draw(0, part).blend(images[part], others[part]), whole[part])
+
+
+def test_partners_are_of_what_the_epoch_draws():
+    labels = (np.arange(COUNT) < 20).astype(np.int64)
+    sampling = class_sampling(labels, "balanced", seed=0)
+    drawn = sampling.drawn(4)
+    mix = mixing(mixup=1.0, sampling=sampling).draw(4, drawn)
+    assert np.array_equal(np.sort(mix.partners), drawn)
+    assert labels[mix.partners % COUNT].mean() == 0.5
+    again = drawn % COUNT == 7
+    assert again.sum() == 75
+    assert len(np.unique(mix.partners[again])) == len(np.unique(mix.kept[again])) == 75
+    skipped = np.setdiff1d(np.arange(COUNT), drawn)
+    assert len(mixing(mixup=1.0, sampling=sampling).draw(4, skipped).partners) == len(skipped)  # the sheet shows them

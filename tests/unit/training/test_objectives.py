@@ -156,3 +156,21 @@ def test_right_answers_are_counted() -> None:
     assert int(CrossEntropy(two).right(single, EVERYTHING)) == int(((LOGITS[:, 0] > 0).numpy() == two).sum())
     assert torch.isnan(TargetError(np.zeros((8, 4))).right(whole, EVERYTHING))
     assert torch.isnan(Mixed(CrossEntropy(LABELS), Pairs()).right(whole, EVERYTHING))
+
+
+def test_what_is_drawn_again_counts_as_its_example() -> None:
+    weights = balanced_weights(LABELS, 4)
+    objective = CrossEntropy(LABELS, class_weights=weights)
+    once, again = np.array([1, 3]), np.array([9, 19])
+    said = output(once)
+    torch.testing.assert_close(objective.loss(said, again, 0), objective.loss(said, once, 0))
+    assert objective.weight(again, 0) == objective.weight(once, 0)
+    assert objective.right(said, again) == objective.right(said, once)
+
+    class Mixing:
+        def draw(self, epoch: int, indices: np.ndarray) -> SimpleNamespace:
+            return SimpleNamespace(partners=indices[::-1], kept=np.full(len(indices), 0.25))
+
+    mixed = Mixed(objective, Mixing())
+    torch.testing.assert_close(mixed.loss(said, again, 0), mixed.loss(said, once, 0))
+    assert mixed.weight(again, 0) == mixed.weight(once, 0)
