@@ -46,7 +46,8 @@ def test_two_processes_give_what_one_gives_with_the_first_one_s_statistics(tmp_p
 
 
 @pytest.mark.parametrize(("seed", "code", "error"), [(0, 0, ""), (4, 4, "tlhub: as asked\n")])
-def test_two_processes_form_one_group_and_their_exit_code_survives(tmp_path: Path, seed: int, code: int, error: str) -> None:
+def test_two_processes_form_one_group_and_their_exit_code_survives(tmp_path: Path, seed: int, code: int,
+                                                                   error: str) -> None:
     script = tmp_path / "recipe.py"
     script.write_text(SCRIPT.format(root=str(REPOSITORY)))
     ended = subprocess.run(
