@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -23,6 +22,7 @@ from tlhub.data.kinds import (
     number,
     read_column,
 )
+from tlhub.data.sampling import rarest_label
 from tlhub.data.tables import Table
 from tlhub.errors import DataError
 
@@ -105,16 +105,15 @@ class LabelSets(Kind):
         A label that is no example's rarest gets a stratum of one example of its own, so that whatever takes one of
         each stratum takes one of each label.
         """
-        counts = Counter(name for names in labels for name in names)
-        ranks = {name: rank for rank, name in enumerate(sorted(counts, key=lambda name: (counts[name], name)))}
-        strata = np.array([min((ranks[name] for name in names), default=len(ranks)) for names in labels], np.int64)
-        sizes = Counter(strata.tolist())
-        for name, rank in ranks.items():
-            holders = [index for index, names in enumerate(labels) if name in names] if not sizes[rank] else []
-            if holders and all(sizes[strata[index]] > 1 for index in holders):
+        held = self.encode(labels, [""] * len(labels), tuple(sorted(self.used(labels))), "")
+        strata = rarest_label(held)
+        sizes = np.bincount(strata, minlength=held.shape[1] + 1)
+        for label in np.argsort(held.sum(axis=0), kind="stable"):
+            holders = np.flatnonzero(held[:, label])
+            if not sizes[label] and (sizes[strata[holders]] > 1).all():
                 sizes[strata[holders[0]]] -= 1
-                sizes[rank] += 1
-                strata[holders[0]] = rank
+                sizes[label] += 1
+                strata[holders[0]] = label
         return strata
 
     def encode(self, labels: np.ndarray, ids: Sequence[str], names: tuple[str, ...], split: str) -> np.ndarray:
