@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tlhub.config import MULTI_LABEL, REGRESSION, SINGLE_LABEL, RunConfig, TrainConfig
+from tlhub.data.sampling import class_sampling
 from tlhub.errors import UsageError
 from tlhub.evaluation import baselines, metrics
 from tlhub.models.outputs import IDENTITY, OutputMap, one_sigmoid, standardising
@@ -92,10 +93,11 @@ class SingleLabel(Problem):
 
     def objective(self, labels: np.ndarray, classes: int, train: TrainConfig, outputs: OutputMap) -> ExampleLoss:
         """Return cross-entropy with the run's class weights, smoothing, focus and prior."""
+        seen = _seen(labels, train)
         return CrossEntropy(
-            labels, class_weights=balanced_weights(labels, classes) if train.class_weights == "balanced" else None,
+            labels, class_weights=balanced_weights(seen, classes) if train.class_weights == "balanced" else None,
             label_smoothing=train.label_smoothing, focal_gamma=train.focal_gamma if train.loss == "focal" else 0.0,
-            prior=train.logit_adjustment * log_prior(labels, classes) if train.logit_adjustment else None)
+            prior=train.logit_adjustment * log_prior(seen, classes) if train.logit_adjustment else None)
 
     def baselines(self, train_labels: np.ndarray, labels: np.ndarray, names: Sequence[str],
                   classes: int) -> dict[str, dict[str, float]]:
@@ -120,8 +122,9 @@ class MultiLabel(Problem):
 
     def objective(self, labels: np.ndarray, classes: int, train: TrainConfig, outputs: OutputMap) -> ExampleLoss:
         """Return binary cross-entropy with the run's weights and focus."""
+        balanced = train.class_weights == "balanced"
         return LabelsCrossEntropy(
-            labels, positive_weights=positive_weights(labels) if train.class_weights == "balanced" else None,
+            labels, positive_weights=positive_weights(_seen(labels, train)) if balanced else None,
             focal_gamma=train.focal_gamma if train.loss == "focal" else 0.0)
 
     def baselines(self, train_labels: np.ndarray, labels: np.ndarray, names: Sequence[str],
@@ -163,6 +166,12 @@ class Regression(Problem):
         if len(names) == 1:
             return [{"value": float(row[0])} for row in outputs]
         return [{"value": dict(zip(names, map(float, row), strict=True))} for row in outputs]
+
+
+def _seen(labels: np.ndarray, train: TrainConfig) -> np.ndarray:
+    """Return the labels as an epoch draws them: what weights and priors make up for is what sampling leaves of it."""
+    sampling = class_sampling(labels, train.sampling, seed=0)
+    return labels if sampling is None else labels[sampling.drawn(0) % len(labels)]
 
 
 PROBLEMS: dict[str, type[Problem]] = {SINGLE_LABEL: SingleLabel, MULTI_LABEL: MultiLabel, REGRESSION: Regression}

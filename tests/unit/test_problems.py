@@ -13,6 +13,7 @@ import tlhub
 from tests import tiny
 from tests.generated import WORDS, write_measured, write_table, write_texts
 from tlhub import results
+from tlhub.config import TrainConfig
 from tlhub.errors import DataError, UsageError
 from tlhub.models.outputs import IDENTITY, standardising
 from tlhub.problems import PROBLEMS, MultiLabel, Regression, SingleLabel
@@ -227,6 +228,20 @@ def test_rare_classes_can_be_drawn_more_often(models: dict[str, str], tmp_path: 
             for kind in ("natural", "sqrt", "balanced")}
     assert len({losses(run)[0] for run in runs.values()}) == 3
     agrees(runs["balanced"], str(data))
+
+
+def test_weights_and_priors_make_up_for_what_sampling_leaves() -> None:
+    labels, flags = np.repeat([0, 1], [90, 10]), np.repeat([[True, False], [False, True]], [90, 10], axis=0)
+    found = {}
+    for kind in ("natural", "sqrt", "balanced"):
+        train = TrainConfig(class_weights="balanced", sampling=kind, loss="cross_entropy", logit_adjustment=1.0)
+        single = SingleLabel().objective(labels, 2, train, IDENTITY)
+        several = MultiLabel().objective(flags, 2, train, IDENTITY)
+        found[kind] = (float(single.weights[-1] / single.weights[0]), float(np.ptp(single.prior.numpy())),
+                       float(several.positive_weights[1]))
+    assert found["natural"] == pytest.approx((9, np.log(9), 9))
+    assert found["sqrt"] == pytest.approx((3, np.log(3), 3))
+    assert found["balanced"] == pytest.approx((1, 0, 1), abs=1e-6)
 
 
 def test_huber_s_delta_acts(models: dict[str, str], lines: Any, tmp_path: Path) -> None:
