@@ -146,7 +146,7 @@ def _draw(bench: Workbench, outputs: Mapping[str, np.ndarray], content: Mapping[
     folder.mkdir(exist_ok=True)
     history = read_history(bench.folder.path / "history.jsonl")
     if history:
-        plots.curves(history, folder / "curves.png", one_loss=bench.config.train.loss == "cross_entropy")
+        plots.curves(history, folder / "curves.png", one_loss=_trained_as_scored(bench.config))
     for split, values in outputs.items():
         _draw_split(bench, split, values, folder)
     if "calibration" in content:
@@ -154,6 +154,13 @@ def _draw(bench: Workbench, outputs: Mapping[str, np.ndarray], content: Mapping[
     train = bench.inputs["train"]
     if isinstance(train, ImageInputs) and train.augmented and bench.examples_seen:
         sheet(_views(train), folder / "augmentation.png")
+
+
+def _trained_as_scored(config: RunConfig) -> bool:
+    """Return whether the loss of training is the one that validation is scored by."""
+    train, data = config.train, config.data
+    changed = (train.label_smoothing, train.logit_adjustment, data.mixup, data.cutmix)
+    return train.loss == "cross_entropy" and train.class_weights == "none" and not any(changed)
 
 
 def _draw_split(bench: Workbench, split: str, outputs: np.ndarray, folder: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tlhub.config import MULTI_LABEL
+from tlhub.config import MULTI_LABEL, REGRESSION
 from tlhub.evaluation.metrics import direction
 
 _MOST_ROWS = 30
@@ -155,7 +155,8 @@ def _calibration(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def _data(metrics: Mapping[str, Any], notes: Sequence[str]) -> list[str]:
-    rows = [(name, f"{value:,}" if isinstance(value, int) else str(value))
+    outputs = {MULTI_LABEL: "labels", REGRESSION: "targets"}.get(metrics.get("problem_type", ""), "classes")
+    rows = [(outputs if name == "classes" else name, f"{value:,}" if isinstance(value, int) else str(value))
             for name, value in metrics.get("data", {}).items()]
     lines = ["## Data", "", *_table(("", "count"), rows)]
     if notes:

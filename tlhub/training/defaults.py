@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tlhub.config import RunConfig, replace
+from tlhub.config import REGRESSION, RunConfig, replace
 
 CACHING = ("head", "last_k")
 """Strategies that compute what is frozen once, where no augmentation changes the inputs."""
@@ -80,6 +80,8 @@ def _resolve_training(config: RunConfig, facts: Facts, choose: Callable[[str, An
         varied = strategy not in CACHING
         reason = "the backbone is trained" if varied else "off, so that what is frozen can be computed once"
         choose("data.flip", varied, reason)
+        if varied and facts.problem_type == REGRESSION:
+            choose("data.crop", "none", "a part that is enlarged can have another value than the whole")
         choose("data.crop", "resized" if varied else "none", reason)
     if strategy == "gradual_unfreezing":
         choose("strategy.layer_decay", 0.8, "lower blocks hold what is more general, and move less")

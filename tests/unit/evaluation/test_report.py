@@ -1,6 +1,6 @@
 import pytest
 
-from tlhub.config import MULTI_LABEL
+from tlhub.config import MULTI_LABEL, REGRESSION
 from tlhub.evaluation.report import losing_to, write_report
 
 METRICS = {
@@ -39,6 +39,12 @@ def test_every_table_has_one_width(tmp_path):
     tables = [block.split("\n") for block in text.split("\n\n") if block.startswith("|")]
     assert len(tables) == 5
     assert all(len({len(line) for line in table}) == 1 for table in tables)
+
+
+@pytest.mark.parametrize(("kind", "word"), [(MULTI_LABEL, "labels"), (REGRESSION, "targets"), (None, "classes")])
+def test_the_number_of_outputs_is_called_what_they_are(tmp_path, kind, word):
+    text = write_report(tmp_path, config=CONFIG, metrics={**METRICS, "problem_type": kind}).read_text()
+    assert [line.split()[1] for line in text.splitlines() if line.endswith("| 2     |")] == [word]
 
 
 def test_a_model_that_loses_is_told(tmp_path):

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from tlhub.config import SINGLE_LABEL, RunConfig, replace
+from tlhub.config import REGRESSION, SINGLE_LABEL, RunConfig, replace
 from tlhub.options import effective, why_without_effect
 from tlhub.registry import STRATEGIES, TASKS
 from tlhub.training.defaults import Facts, resolve
@@ -17,6 +17,14 @@ FACTS = Facts(examples=5000, text=True, convolutional=False, hidden=768, metrics
 
 def config(strategy: str, task: str = "text-classification", **values: object) -> RunConfig:
     return replace(RunConfig(task=task), {"strategy.name": strategy, **values})
+
+
+def test_pictures_with_values_are_not_enlarged() -> None:
+    facts = dataclasses.replace(FACTS, text=False, problem_type=REGRESSION, loss="mse")
+    assert resolve(config("full", "image-regression"), facts)[0].data.crop == "none"
+    assert resolve(config("full", "image-regression", **{"data.crop": "padded"}), facts)[0].data.crop == "padded"
+    assert resolve(config("full", "image-classification"), dataclasses.replace(FACTS, text=False))[0].data.crop == (
+        "resized")
 
 
 def test_what_the_user_gave_is_kept() -> None:
