@@ -25,6 +25,7 @@ from tlhub.data.prepare import PreparedData, prepare, prepare_evaluation
 from tlhub.data.targets import Target
 from tlhub.environment import versions
 from tlhub.errors import CheckpointError, DiskFullError, StoppedError, TlhubError, UsageError, is_disk_full
+from tlhub.evaluation.metrics import METRICS, direction
 from tlhub.folder import RunFolder, open_folder, plain_identity
 from tlhub.models.assembly import lay_out
 from tlhub.models.checkpoints import Checkpoint, load_checkpoint
@@ -269,8 +270,8 @@ def _agreed_folder(accelerator: Accelerator, config: RunConfig, *, overwrite: bo
     folder = RunFolder(Path(answer[0]))
     seen = accelerator.gather(torch.tensor([bool(folder.status)], device=accelerator.device))
     if not bool(seen.all()):
-        raise UsageError(f"--out {str(folder.path)!r} is not seen by {int((~seen).sum())} of {len(seen)} processes; name a "
-                         "folder on a disk that all machines share")
+        raise UsageError(f"--out {str(folder.path)!r} is not seen by {int((~seen).sum())} of {len(seen)} processes; name "
+                         "a folder on a disk that all machines share")
     return folder
 
 
@@ -337,6 +338,8 @@ def _check_target(task: Task, config: RunConfig, target: Target) -> None:
     scores = problem.score(np.eye(2), made_up[target.problem_type], names)
     if best and best not in scores:
         raise UsageError(f"--evaluate.best {best!r} is no score by itself; take one of: {', '.join(scores)}")
+    if best and best not in METRICS and direction(best) > 0:
+        logger.info("evaluate.best %r is not tlhub's own: its highest value is taken for the best", best)
 
 
 def _resolve(config: RunConfig, task: Task, data: PreparedData, checkpoint: Checkpoint,

@@ -23,8 +23,8 @@ _LOGITS = datasets.Features({"predictions": _ROW, "references": _CLASS})
 _ROWS = datasets.Features({"predictions": _ROW, "references": _ROW})
 _VALUES = datasets.Features({"predictions": _NUMBER, "references": _NUMBER})
 _WORDS = {ClassOutcome: "classes", LabelsOutcome: "several labels", ValueOutcome: "values"}
-_LOWER_IS_BETTER = frozenset({"ece", "loss", "mae", "rmse", "mse", "perplexity", "bits_per_byte", "wer", "cer",
-                              "brier_score"})
+_LOWER_IS_BETTER = frozenset({"ece", "loss", "mae", "rmse", "mse", "mape", "smape", "mase", "perplexity",
+                              "bits_per_byte", "wer", "cer", "ter", "brier_score"})
 
 
 class Metric(evaluate.Metric):  # type: ignore[misc]

@@ -277,7 +277,7 @@ def test_nan_logits_are_an_error_not_a_score():
 
 
 def test_direction():
-    assert [direction(name) for name in ("accuracy", "r2", "ece", "loss", "rmse")] == [1, 1, -1, -1, -1]
+    assert [direction(name) for name in ("accuracy", "r2", "ece", "loss", "rmse", "mape")] == [1, 1, -1, -1, -1, -1]
 
 
 def test_confusion_matrix_equals_sklearn():
