@@ -25,6 +25,8 @@ CLASSIFICATION_TASKS = ("image-classification", "text-classification")
 SINGLE_LABEL = "single_label_classification"
 MULTI_LABEL = "multi_label_classification"
 REGRESSION = "regression"
+POOLS = ("auto", "native", "first", "mean", "flatten")
+"""What `model.pool` may be."""
 PROBLEM_TYPES = (SINGLE_LABEL, MULTI_LABEL, REGRESSION)
 """Kinds of target, by the names that transformers' configurations have for them."""
 AUTO_METHODS = ("lora", "dora", "rslora", "pissa", "loha", "lokr", "ia3", "vera", "oft", "boft", "adalora", "randlora")
@@ -65,7 +67,7 @@ class ModelConfig:
     pool: str = option("auto", "what the head reads: the input of the checkpoint's own last layer (native), or its "
                                "feature map or tokens, averaged (mean), the first token (first), or all (flatten); "
                                "'auto' is native, for strategy head the probe's choice", strategies=HEAD_STRATEGIES,
-                       choices=("auto", "native", "first", "mean", "flatten"))
+                       choices=POOLS)
     activation: str = option("relu", "between the layers of an MLP head", strategies=HEAD_STRATEGIES,
                              choices=("relu", "gelu", "silu", "tanh"), unless=("model.head", ("linear",)))
     head_dropout: float = option(0.0, "dropout after each hidden layer of an MLP head", strategies=HEAD_STRATEGIES,
@@ -105,7 +107,7 @@ class DataConfig:
     flip: bool | None = option(None, "mirror training images at random; default: where the backbone is trained",
                                tasks=IMAGE_TASKS, strategies=GRADIENT_STRATEGIES)
     crop: str | None = option(None, "crop training images at random: a part enlarged (resized), or shifted by up to an "
-                                    "eighth (padded); default: resized where the backbone is trained",
+                                    "eighth (padded); default: resized where the backbone is trained, for classes",
                               tasks=IMAGE_TASKS, strategies=GRADIENT_STRATEGIES, choices=("none", "resized", "padded"))
     randaugment: int = option(0, "operations of RandAugment on each training image", tasks=IMAGE_TASKS,
                               strategies=GRADIENT_STRATEGIES)
