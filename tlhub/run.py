@@ -270,8 +270,8 @@ def _agreed_folder(accelerator: Accelerator, config: RunConfig, *, overwrite: bo
     folder = RunFolder(Path(answer[0]))
     seen = accelerator.gather(torch.tensor([bool(folder.status)], device=accelerator.device))
     if not bool(seen.all()):
-        raise UsageError(f"--out {str(folder.path)!r} is not seen by {int((~seen).sum())} of {len(seen)} processes; name "
-                         "a folder on a disk that all machines share")
+        raise UsageError(f"--out {str(folder.path)!r} is not seen by {int((~seen).sum())} of {len(seen)} processes; "
+                         "name a folder on a disk that all machines share")
     return folder
 
 
