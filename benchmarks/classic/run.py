@@ -13,7 +13,8 @@ bf16`: 0.3121 of the validation pictures of 199 classes right. Four tables:
 3. the rule of thumb on `chest_xray`: how much to train, with how many pictures (macro F1 on the test split);
 4. values: how much a photo was shrunk and how bright the picture is, which are known exactly (`targets.py`).
 
-All of it in bf16, which is twice as fast on this CPU. A run that is finished is read, not repeated. The test split is scored once, by the run itself.
+All of it in bf16, which is twice as fast on this CPU. A run that is finished is read, not repeated. The test split is
+scored once, by the run itself.
 """
 
 from __future__ import annotations
