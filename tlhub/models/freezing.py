@@ -97,14 +97,24 @@ class TrainabilityAudit:
 
     Args:
         model: The model that is trained, not wrapped.
+        needed: Parameters by name that have to be among those that are trained.
+
+    Raises:
+        TlhubError: A needed one is not.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, needed: Mapping[str, nn.Parameter] | None = None) -> None:
         self.trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+        trained = {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
+        if left := sorted(name for name, parameter in (needed or {}).items() if id(parameter) not in trained):
+            raise TlhubError(f"training leaves out {_listed(left)}, which would stay as it was drawn; this is a fault "
+                             "of the strategy")
+        # Those without parameters show by their mode alone whether they are meant to move.
+        held = {id(module) for module in frozen_modules(model) if any(True for _ in module.parameters())}
         moving = {
             f"{path}.{name}" if path else name
             for path, module in model.named_modules()
-            if isinstance(module, BatchNorm) and module.training
+            if isinstance(module, BatchNorm) and module.training and id(module) not in held
             for name, _ in module.named_buffers(recurse=False)
         }
         self.free = self.trainable | moving

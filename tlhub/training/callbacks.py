@@ -50,7 +50,8 @@ class History(Callback):
         """Keep what was written up to the step at which this sitting begins."""
         self._since = time.perf_counter()
         if job.accelerator.is_main_process:
-            kept = [line for line in read_history(self.path) if line["step"] <= progress.step]
+            # What stands at step 0 belongs to a state that is made again.
+            kept = [line for line in read_history(self.path) if line["step"] <= progress.step and progress.step]
             self.path.write_text("".join(json.dumps(line) + "\n" for line in kept))
 
     def on_report(self, job: Job, progress: Progress, report: Report) -> None:
@@ -118,10 +119,18 @@ class ProgressBar(Callback):
 
 
 class Audit(Callback):
-    """Compares the tensors after a few steps with those before the first: what moved must be what was declared."""
+    """Compares the tensors after a few steps with those before the first: what moved must be what was declared.
 
-    def __init__(self, model: nn.Module, *, after_steps: int = 3) -> None:
+    Args:
+        model: The bare model.
+        needed: Parameters by name that have to be declared trainable at any time.
+        after_steps: Steps after which it is checked.
+    """
+
+    def __init__(self, model: nn.Module, *, needed: Mapping[str, nn.Parameter] | None = None,
+                 after_steps: int = 3) -> None:
         self.model = model
+        self.needed = needed
         self.after_steps = after_steps
         self._audit: TrainabilityAudit | None = None
         self._first = 0
@@ -132,8 +141,12 @@ class Audit(Callback):
         self.renew(progress)
 
     def renew(self, progress: Progress) -> None:
-        """Begin anew with what is declared trainable now."""
-        self._audit, self._first, self._rates = TrainabilityAudit(self.model), progress.step, {}
+        """Begin anew with what is declared trainable now.
+
+        Raises:
+            TlhubError: Something needed is declared frozen.
+        """
+        self._audit, self._first, self._rates = TrainabilityAudit(self.model, self.needed), progress.step, {}
 
     def on_gradients(self, job: Job, progress: Progress) -> None:
         """Note which tensors the loss depends on."""

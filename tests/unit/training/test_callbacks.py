@@ -95,6 +95,14 @@ def test_history_drops_what_comes_after_the_state(tmp_path: Path) -> None:
     assert all(math.isfinite(line["examples_per_s"]) for line in lines[4:])
 
 
+def test_history_has_one_beginning(tmp_path: Path) -> None:
+    """A run that ended before its first checkpoint scores its beginning again."""
+    path = tmp_path / "history.jsonl"
+    path.write_text(json.dumps({"step": 0, "validation": {"loss": 1.0}}) + "\n")
+    train(make_job(), Progress(), [History(path)])
+    assert [line["step"] for line in read_history(path)] == list(range(1, 9))
+
+
 def test_a_signal_stops_after_the_step_and_gives_the_signals_back(tmp_path: Path) -> None:
     job = make_job()
     validate, store = validation(job, tmp_path, [0.0] * 8)
