@@ -158,20 +158,19 @@ def save_adapter(
     base = wrapper.get_base_model()
     settings = copy.deepcopy(model.peft_config["default"])
     state, settings = _portable(model, settings)
-    stacked = (origin.folder / "adapter_config.json").exists()
     settings.base_model_name_or_path = origin.name if origin.kind == "hub" else str(origin.folder)
     settings.revision = origin.revision
     settings.inference_mode = True
     settings.save_pretrained(str(folder))
     weights = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}
     save_file(weights, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
-    processor.save_pretrained(folder)
+    with quiet():
+        processor.save_pretrained(folder)
     base_name = settings.base_model_name_or_path
     labels = Labels(label_names, base_name, origin.revision, origin.weight_hash, auto_model_of(base),
                     base.config.problem_type)
     write_labels(folder, labels)
-    # timm's processors are saved within the model's config.json alone.
-    if stacked or base.config.model_type == TIMM or (origin.kind == "local" and save_base):
+    if needs_base(base, origin) or (origin.kind == "local" and save_base):
         set_labels(base.config, label_names)
         base.config.architectures = [type(base).__name__]
         base.config.dtype = torch.float32
@@ -179,6 +178,15 @@ def save_adapter(
         with plain_folder(origin, labels.auto_model) as source:
             link_base(source, folder, _shapes_beside(base, settings.modules_to_save or []))
     write_readme(folder, labels, processor, embedded=(folder / "config.json").exists())
+
+
+def needs_base(model: nn.Module, origin: Origin) -> bool:
+    """Return whether adapters over this checkpoint can only be kept with its weights beside them.
+
+    timm's processors are saved within the model's config.json alone, and below adapters there has to be a plain model.
+    """
+    config: Any = model.config
+    return config.model_type == TIMM or (origin.folder / "adapter_config.json").exists()
 
 
 def _portable(model: PeftModel, settings: Any) -> tuple[dict[str, torch.Tensor], Any]:

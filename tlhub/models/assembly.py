@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import nn
 
-from tlhub.config import ModelConfig, head_widths
+from tlhub.config import POOLS, ModelConfig, head_widths
 from tlhub.errors import CheckpointError
 from tlhub.models.checkpoints import Checkpoint
 from tlhub.models.heads import (
@@ -61,7 +61,8 @@ def with_pooled_head(checkpoint: Checkpoint, kind: str, model: ModelConfig, *, s
     """
     if kind != "native" and kind not in (kinds := pooled_kinds(checkpoint.model)):
         raise CheckpointError(f"--model.pool {kind!r} cannot be had from checkpoint {checkpoint.origin.name!r} of type "
-                              f"{checkpoint.model.config.model_type!r}; take one of: {', '.join(('native', *kinds))}")
+                              f"{checkpoint.model.config.model_type!r}; take one of: "
+                              f"{', '.join(name for name in ('native', *kinds) if name in POOLS)}")
     form = HeadForm(head_widths(model.head), model.activation, model.head_dropout)
     return pooled_classifier(checkpoint.model, kind, form, seed=seed, sample=sample)
 

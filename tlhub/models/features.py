@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from tlhub.config import POOLS
 from tlhub.errors import CheckpointError
 from tlhub.models.heads import native_features_possible, output_layer, output_parameters
 from tlhub.models.pooling import backbone_of, evaluating, pool, pooled_kinds, run
@@ -71,7 +72,8 @@ def check_kind(model: PreTrainedModel, new_parameters: Collection[str], kind: st
     offered = _offered(model, new_parameters)
     if kind not in offered:
         raise CheckpointError(f"--model.pool {kind!r} is not offered by a checkpoint of type "
-                              f"{model.config.model_type!r}, whose features are: {', '.join(offered) or 'none'}")
+                              f"{model.config.model_type!r}, whose features are: "
+                              f"{', '.join(kind for kind in offered if kind in POOLS) or 'none'}")
 
 
 def _offered(model: PreTrainedModel, new_parameters: Collection[str]) -> tuple[str, ...]:

@@ -84,7 +84,13 @@ def resolve_base(name: str, revision: str | None, expected: str, where: str) -> 
     Raises:
         CheckpointError: The base is missing, or has other weights by now.
     """
-    origin = resolve_origin(name, revision)
+    try:
+        origin = resolve_origin(name, revision)
+    except CheckpointError as error:
+        gone = Path(name).is_absolute() and not Path(name).exists()
+        raise CheckpointError(f"{where!r} was saved without its base {name!r}, which "
+                              f"{'is not there any more; put it back' if gone else f'cannot be used: {error}'}"
+                              ) from error
     if origin.weight_hash != expected:
         raise CheckpointError(f"the base {name!r} of {where!r} has other weights than those it was trained on "
                               f"({origin.weight_hash[:12]}, then {expected[:12]}); restore them")

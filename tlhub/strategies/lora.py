@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tlhub.errors import UsageError
-from tlhub.models.adapters import add_adapter
+from tlhub.models.adapters import add_adapter, needs_base
 from tlhub.models.assembly import with_head
 from tlhub.models.freezing import freeze_all_but
 from tlhub.models.heads import PooledClassifier
@@ -27,6 +27,10 @@ class Lora(Strategy):
             raise UsageError("--model.save_base False cannot be had with strategy lora under a head of tlhub's own "
                              f"(--model.head {config.model.head!r}, --model.pool {config.model.pool!r}): the adapters "
                              "are merged into the base, which is saved; leave one of them out")
+        if not config.model.save_base and needs_base(checkpoint.model, checkpoint.origin):
+            raise UsageError(f"--model.save_base False cannot be had with strategy lora over {config.model.name!r}: "
+                             "adapters on a model of timm, or on a run with adapters, are kept with their base; leave "
+                             "it out")
         model = add_adapter(headed, config.strategy, seed=config.seed, new_parameters=checkpoint.new_parameters)
         trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
         freeze_all_but(model, trained.__contains__)

@@ -167,6 +167,9 @@ def test_a_base_left_out_is_found_again_and_checked(tmp_path: Path) -> None:
     tiny.checkpoint(tmp_path / "base", "bert", seed=5)
     with pytest.raises(CheckpointError, match="has other weights than those it was trained on"):
         load_adapter(out, auto_model="AutoModelForSequenceClassification")
+    (tmp_path / "base").rename(tmp_path / "elsewhere")
+    with pytest.raises(CheckpointError, match=r"/out' was saved without its base '.*/base', which is not there any mo"):
+        load_adapter(out, auto_model="AutoModelForSequenceClassification")
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "vit", "timm_resnet"])
@@ -191,6 +194,12 @@ def test_new_layers_alone(kind: str, form: str, tmp_path: Path) -> None:
         load(out, kind)
     tiny.checkpoint(base, kind, seed=5)
     with pytest.raises(CheckpointError, match="has other weights than those it was trained on"):
+        load_saved(out, *tiny.auto_names(kind))
+    (base / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"/out' was saved without its base '.*/base', which cannot be used: "):
+        load_saved(out, *tiny.auto_names(kind))
+    base.rename(tmp_path / "elsewhere")
+    with pytest.raises(CheckpointError, match=r"/out' was saved without its base '.*/base', which is not there any mo"):
         load_saved(out, *tiny.auto_names(kind))
 
 

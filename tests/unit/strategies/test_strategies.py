@@ -112,6 +112,18 @@ def test_merged_adapters_need_their_base(make: Any) -> None:
         fit(make("lora", model__head="5", model__save_base=False))
 
 
+def test_adapters_that_are_kept_with_their_base_say_so(make: Any) -> None:
+    with pytest.raises(UsageError, match=r"--model.save_base False cannot be had with strategy lora over '.*timm"):
+        fit(make("lora", "timm_resnet", model__save_base=False, model__name="timm"))
+    assert fit(make("lora", "timm_resnet", model__save_base=True)).model
+
+
+@pytest.mark.parametrize("strategy", ["head", "full"])
+def test_a_pool_that_is_not_there_names_those_that_can_be_asked_for(make: Any, strategy: str) -> None:
+    with pytest.raises(CheckpointError, match=r"--model.pool 'flatten' .*: native, first, mean$"):
+        fit(make(strategy, model__pool="flatten"))
+
+
 @pytest.mark.parametrize("strategy", ["full", "scratch", "lora", "head"])
 def test_outputs_are_undone_as_they_were_trained(make: Any, strategy: str) -> None:
     outputs = one_sigmoid()
