@@ -47,7 +47,8 @@ def make_workbench(folder: Path, strategy: str, kind: str, **values: Any) -> Wor
         **DEFAULTS, "strategy.name": strategy, "model.name": str(folder / kind),
         "data.cache_dir": str(folder / "cache"), **named})
     checkpoint = load_checkpoint(config.model, auto_model=auto_model, auto_processor=auto_processor, label_names=NAMES,
-                                 problem_type=SINGLE_LABEL, pretrained=STRATEGIES.get(strategy).pretrained, seed=0)
+                                 problem_type=SINGLE_LABEL, pretrained=STRATEGIES.get(strategy).pretrained,
+                                 seed=config.seed)
     lay_out(checkpoint.model)
     task = TASKS.get(config.task)()
     inputs = {split: task.inputs(_examples(text, count, seed), checkpoint.processor, config, fingerprint=split)

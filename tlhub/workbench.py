@@ -145,12 +145,18 @@ class Workbench:
 
     def _prefix(self, model: nn.Module) -> tuple[Entry, Mapping[str, Inputs]] | None:
         train = self.inputs["train"]
+        drawn = sorted(name for name in self._new_in(model) if not model.get_parameter(name).requires_grad)
+        if drawn:
+            self.tell(f"beware: the checkpoint does not bring {drawn[0]!r}"
+                      + (f" and {len(drawn) - 1} more tensors" if drawn[1:] else "")
+                      + " of the frozen blocks, which stay as they were drawn")
         try:
             if isinstance(train, ImageInputs) and train.augmented:
                 raise CannotEnterError("augmentation changes what they read")
             return cache_prefix(
                 model, {split: self.inputs[split] for split in ("train", "validation")}, cache=self.cache,
-                key=f"{self._weights()}-{self._processing()}-{self.fingerprint}",
+                key=f"{self._weights()}-{self._processing()}-{self.fingerprint}"
+                    + (f"-drawn-{self.config.seed}" if drawn else ""),
                 limit=self.config.data.cache_limit_gib * 2**30, device=self.accelerator.device,
                 batch_size=self.config.train.micro_batch_size or 64)
         except CannotEnterError as error:
@@ -198,9 +204,13 @@ class Workbench:
 
     def _needed(self, model: nn.Module) -> dict[str, nn.Parameter]:
         """Return what every strategy has to train: the last layer, and all of the head that was drawn at random."""
-        named = model.own_name if isinstance(model, PooledClassifier) else str
-        new = set(map(named, self.checkpoint.new_parameters)) & set(blocks(model)[-1].prefixes)
+        new = self._new_in(model) & set(blocks(model)[-1].prefixes)
         return {name: model.get_parameter(name) for name in output_parameters(model) | new}
+
+    def _new_in(self, model: nn.Module) -> set[str]:
+        """Return the names that parameters which the checkpoint did not bring have in the model."""
+        named = model.own_name if isinstance(model, PooledClassifier) else str
+        return set(map(named, self.checkpoint.new_parameters)) & {name for name, _ in model.named_parameters()}
 
     def _weights(self) -> str:
         """Return what identifies the frozen model: its weights, or the seed of fresh ones, and its configuration."""

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from tests import tiny
 from tests.bench import fit
@@ -88,6 +89,30 @@ def test_the_prefix_is_kept_for_the_next_run(carry_out: Any, tmp_path: Path) -> 
     _, _, _, told = carry_out("bert", "second", train__max_steps=1, seed=3, train__learning_rate=0.1)
     assert ONCE in told
     assert entries() == kept
+
+
+def test_weights_that_were_drawn_are_not_those_of_another_seed(carry_out: Any, tmp_path: Path) -> None:
+    """Part of the frozen prefix is not in the checkpoint: it is another one with every seed."""
+    folder = tiny.checkpoint(tmp_path / "bert", "bert")
+    weights = load_file(folder / "model.safetensors")
+    kept = {name: value for name, value in weights.items() if "layer.0.output" not in name}
+    assert len(kept) == len(weights) - 4
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+    losses = {}
+    for seed, limit in ((0, 4.0), (1, 4.0), (1, 0.0)):
+        _, _, losses[seed, limit], told = carry_out("bert", f"{seed}-{limit}", seed=seed, data__cache_limit_gib=limit)
+        assert (ONCE if limit else AGAIN) in told
+        assert "does not bring 'bert.encoder.layer.0.output.LayerNorm.bias' and 3 more tensors of the frozen" in told
+    np.testing.assert_allclose(losses[1, 4.0], losses[1, 0.0], atol=1e-5)
+
+
+def test_kept_activations_of_other_weights_are_refused(carry_out: Any, tmp_path: Path) -> None:
+    carry_out("bert", "first", train__max_steps=1)
+    for path in tmp_path.glob("cache/*/rows.npy"):
+        rows = np.load(path)
+        np.save(path, rows + 0.05 * np.abs(rows).max())
+    _, _, _, told = carry_out("bert", "second", train__max_steps=1)
+    assert "what is kept for bert.encoder.layer.1 differs by" in told
 
 
 def test_augmentation_runs_the_prefix(carry_out: Any) -> None:
