@@ -18,7 +18,7 @@ from accelerate import Accelerator
 from rich.console import Console
 from torch import nn
 
-from tlhub.config import REGRESSION, RunConfig
+from tlhub.config import HEAD_STRATEGIES, REGRESSION, RunConfig
 from tlhub.data.batches import Inputs
 from tlhub.data.cache import ArrayCache
 from tlhub.data.image import ImageInputs
@@ -32,6 +32,7 @@ from tlhub.models.features import extract_features
 from tlhub.models.freezing import BatchNorm, frozen_modules, trainable_report
 from tlhub.models.heads import PooledClassifier, feature_width, output_layer, output_parameters
 from tlhub.models.loading import quiet
+from tlhub.models.origin import HEAD_SETTINGS
 from tlhub.models.outputs import OutputMap
 from tlhub.models.prefix import CannotEnterError, Entry, cache_prefix, entering
 from tlhub.problems import Problem
@@ -92,6 +93,10 @@ class Workbench:
         if self.target.problem_type == REGRESSION and output_parameters(model).isdisjoint(
                 self.checkpoint.new_parameters):
             self.outputs.inverse().fold(model)
+        origin, strategy = self.checkpoint.origin, self.config.strategy.name
+        if (origin.folder / HEAD_SETTINGS).exists() and strategy in HEAD_STRATEGIES and strategy != "scratch":
+            self.tell(f"beware: {origin.name!r} ends in a head of tlhub's own, which is not taken over; training "
+                      "begins with a fresh one")
 
     @property
     def classes(self) -> int:

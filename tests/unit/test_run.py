@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import logging
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -403,3 +404,12 @@ def test_machines_that_do_not_share_the_folder_are_told(world: World, tmp_path: 
     config = from_kwargs(TASK, model=str(world.model), data=str(world.data), out=str(tmp_path / "run"))
     with pytest.raises(UsageError, match=r"run' is not seen by 1 of 2 processes; .* all machines share"):
         run_module._agreed_folder(Two(), config, overwrite=False)
+
+
+def test_a_head_that_is_not_taken_over_is_told(world: World, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    first = world.fit(tmp_path / "first", model={"name": str(world.model), "head": "4"})
+    for strategy, told in (("full", True), ("linear_probe", False)):
+        caplog.clear()
+        with caplog.at_level(logging.INFO, logger="tlhub"):
+            world.fit(tmp_path / strategy, model=str(first.folder), strategy=strategy)
+        assert ("ends in a head of tlhub's own, which is not taken over" in caplog.text) == told
