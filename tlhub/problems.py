@@ -49,6 +49,10 @@ class Problem(ABC):
         if config.model.sigmoid and len(names) != 2:
             raise UsageError(f"--model.sigmoid tells two classes apart, and the data have {len(names)}; leave it out")
 
+    def best_of(self, names: Sequence[str]) -> str:
+        """Return the metric that chooses the best epoch, for outputs of these names."""
+        return self.best
+
     def outputs(self, labels: np.ndarray, config: RunConfig, *, centre: bool) -> OutputMap:
         """Return the map from what the model is trained to give to its final outputs.
 
@@ -146,6 +150,10 @@ class Regression(Problem):
     losses: ClassVar[tuple[str, ...]] = ("mse", "huber")
     metrics: ClassVar[tuple[str, ...]] = ("mae", "rmse", "r2", "pearson")
     best: ClassVar[str] = "rmse"
+
+    def best_of(self, names: Sequence[str]) -> str:
+        """Return `rmse`, or `r2` for several targets, which has no units that one of them could outweigh others by."""
+        return self.best if len(names) == 1 else "r2"
 
     def outputs(self, labels: np.ndarray, config: RunConfig, *, centre: bool) -> OutputMap:
         """Return the map from standardised targets to their own units."""

@@ -348,7 +348,8 @@ def _resolve(config: RunConfig, task: Task, data: PreparedData, checkpoint: Chec
     facts = defaults.Facts(
         examples=len(data.splits["train"].labels), text=task.modality == "text",
         convolutional=not any("Attention" in type(module).__name__ for module in checkpoint.model.modules()),
-        hidden=output_layer(checkpoint.model)[1].in_features, metrics=problem.metrics, best=problem.best,
+        hidden=output_layer(checkpoint.model)[1].in_features, metrics=problem.metrics,
+        best=problem.best_of(data.target.names),
         problem_type=data.target.problem_type, loss=problem.losses[0])
     resolved, chosen = defaults.resolve(config, facts)
     if accelerator.is_main_process:

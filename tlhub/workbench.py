@@ -93,6 +93,10 @@ class Workbench:
         if self.target.problem_type == REGRESSION and output_parameters(model).isdisjoint(
                 self.checkpoint.new_parameters):
             self.outputs.inverse().fold(model)
+        labels = self.inputs["train"].labels
+        if self.target.problem_type == REGRESSION and not has_bias and (abs(labels.mean(0)) > labels.std(0)).any():
+            self.tell(f"beware: the last layer of {type(model).__name__} has no bias, so a target far from 0 is "
+                      "learned slowly; subtract its mean, or take an encoder")
         origin, strategy = self.checkpoint.origin, self.config.strategy.name
         if (origin.folder / HEAD_SETTINGS).exists() and strategy in HEAD_STRATEGIES and strategy != "scratch":
             self.tell(f"beware: {origin.name!r} ends in a head of tlhub's own, which is not taken over; training "
