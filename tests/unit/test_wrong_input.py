@@ -23,7 +23,7 @@ from tlhub.folder import RunFolder
 
 TEXT = "finetune text-classification --model bert --strategy linear_probe"
 IMAGE = "finetune image-classification --model vit --strategy linear_probe"
-CASES = 106
+CASES = 119
 ROWS = "".join(f"hello {number},{'ab'[number % 2]}\n" for number in range(40))
 
 
@@ -72,6 +72,16 @@ USAGE = [
     Wrong("finetune text-classification --model bert --data texts --train.compile maybe", 2, "'maybe'", "true or"),
     Wrong("finetune text-classification --model bert --data texts --train.optimizer adams", 2, "'adams'", "'adamw'"),
     Wrong("finetune text-classification --model bert --data texts --model.head wide", 2, "'wide'", "'1024,512'"),
+    Wrong("finetune text-classification --model bert --data texts --model.head 0", 2, "'0'", "positive widths"),
+    Wrong("finetune text-classification --model bert --data texts --model.head 64,0", 2, "'64,0'", "positive widths"),
+    Wrong("finetune image-regression --model vit --data values --data.mixup 0.2", 2, "'data.mixup' (given: 0.2)",
+          "no effect with kind of target 'regression'"),
+    Wrong("finetune image-regression --model vit --data values --data.cutmix 1", 2, "'data.cutmix' (given: 1.0)",
+          "no effect with kind of target 'regression'"),
+    Wrong("finetune text-classification --model bert --data texts --model.pool max", 2, "'max'", "valid: "),
+    Wrong("finetune text-classification --model bert --data texts --strategy last_k --strategy.k -1", 2, "-1",
+          "at least 1"),
+    Wrong(f"{TEXT} --data texts --data.problem_type regresion", 2, "'regresion'", "did you mean 'regression'?"),
     Wrong(f"{TEXT} --data texts --num_processes 0", 2, "0", "at least 1"),
     Wrong(f"{TEXT} --data texts --log.trackers zzz", 2, "'zzz'", "tensorboard"),
     Wrong(f"{TEXT} --data texts --log.trackers comet_ml", 2, "'comet_ml'", "is not installed"),
@@ -125,6 +135,17 @@ RUNS = [
     Wrong(f"{TEXT} --data tags.csv --data.problem_type multi_label_classification", 3, "';' and ','",
           "--data.label_separator"),
     Wrong(f"{TEXT} --data tags.csv --data.label_separator +", 3, "'+'", "its first value is 'a;b'"),
+    Wrong("finetune image-regression --model vit --data values --data.metadata words.csv", 3, "words.csv:3",
+          "'size' holds 'big', which is no finite number"),
+    Wrong("finetune image-regression --model vit --data values --data.metadata gaps.csv", 3, "gaps.csv:3",
+          "'size' holds 'nan', which is no finite number"),
+    Wrong("finetune text-classification --model bert --data texts --model.sigmoid true", 2, "--model.sigmoid",
+          "the data have 3"),
+    Wrong("finetune text-classification --model bert --data texts --strategy last_k --strategy.k 9", 2, "9",
+          "take at most 2"),
+    Wrong("finetune image-classification --model timm/resnett18.a1_in1k --data images", 4, "timm/resnett18.a1_in1k",
+          "its nearest are resnet18"),
+    Wrong("finetune image-classification --model timm_wrong --data images", 4, "resnett18", "resnet18"),
     Wrong(f"{TEXT} --data flags.csv --data.target_columns [a,b] --data.problem_type multi_label_classification", 3,
           "flags.csv:42", "'b' holds '7', which is neither 0 nor 1"),
     Wrong(f"{TEXT} --data flags.csv --data.target_columns [a,c]", 3, "'c'", "data.target_columns"),
@@ -197,6 +218,9 @@ def _checkpoints() -> None:
     for name in ("pickled", "damaged", "no_tokenizer"):
         shutil.copytree("bert", name)
     Path("pickled/model.safetensors").rename("pickled/pytorch_model.bin")
+    Path("timm_wrong").mkdir()
+    shutil.copy("bert/model.safetensors", "timm_wrong")
+    write("timm_wrong/config.json", json.dumps({"architecture": "resnett18", "num_classes": 3, "pretrained_cfg": {}}))
     weights = Path("damaged/model.safetensors")
     weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
     for file in Path("no_tokenizer").glob("tokenizer*"):
@@ -232,6 +256,9 @@ def _data() -> None:
     shutil.copytree("images/train", "values")
     sizes = [f"{path.relative_to('values')},{number / 8}" for number, path in enumerate(Path("values").rglob("*.png"))]
     write("values/values.csv", "file_name,size\n" + "\n".join(sizes))
+    name = sizes[1].partition(",")[0]
+    for file, value in (("words", "big"), ("gaps", "nan")):
+        write(f"values/{file}.csv", "\n".join(["file_name,size", sizes[0], f"{name},{value}", *sizes[2:]]))
     write("unknown.yaml", "model: bert\ndata: texts\nstrategi: lora\n")
     write("nested.yaml", "model: bert\ndata: texts\nstrategy: {name: lora, rnk: 3}\n")
     write("type.yaml", "model: bert\ndata: texts\nstrategy: {name: lora, rank: three}\n")
