@@ -65,13 +65,13 @@ def recipes(choices: argparse.Namespace) -> list[dict[str, Any]]:
         classes = len(list((choices.data / data / "train").iterdir()))
         for recipe in CLASSIC:
             options = settings(f"image_classification/{recipe}", choices.model, choices.data / data, classes=classes)
-            rows.append({"data": data, "recipe": recipe, **one(options, choices.runs / f"{data}_{recipe}")})
+            rows.append({"set": data, "recipe": recipe, **one(options, choices.runs / f"{data}_{recipe}")})
         for strategy in ("full", "linear_probe", "scratch"):
             options = {"task": "image-classification", "model": str(choices.model), "strategy": strategy,
                        "data": str(choices.data / data), "train": {"precision": "bf16"}}
             if strategy != "linear_probe":
                 options["train"]["epochs"] = 20
-            rows.append({"data": data, "recipe": "", **one(options, choices.runs / f"{data}_{strategy}")})
+            rows.append({"set": data, "recipe": "", **one(options, choices.runs / f"{data}_{strategy}")})
     return rows
 
 
@@ -112,7 +112,7 @@ def show(result: dict[str, Any]) -> None:
     print(f"{'data':<13} {'recipe':<19} {'strategy':<13} test accuracy  macro F1  loss    baseline  trained")
     for row in result["recipes"]:
         test = row["test"]
-        print(f"{row['data']:<13} {row['recipe'] or '-':<19} {row['strategy']:<13} {test['accuracy']:.4f}         "
+        print(f"{row['set']:<13} {row['recipe'] or '-':<19} {row['strategy']:<13} {test['accuracy']:.4f}         "
               f"{test['f1_macro'] if 'f1_macro' in test else float('nan'):.4f}    {test['loss']:.4f}  "
               f"{row['baselines']['majority']['accuracy']:.4f}    {row['parameters']['trainable']:,}")
     sizes, strategies = RULE
