@@ -23,7 +23,7 @@ from tlhub.folder import RunFolder
 
 TEXT = "finetune text-classification --model bert --strategy linear_probe"
 IMAGE = "finetune image-classification --model vit --strategy linear_probe"
-CASES = 119
+CASES = 120
 ROWS = "".join(f"hello {number},{'ab'[number % 2]}\n" for number in range(40))
 
 
@@ -134,6 +134,7 @@ RUNS = [
           "--data.label_separator"),
     Wrong(f"{TEXT} --data tags.csv --data.problem_type multi_label_classification", 3, "';' and ','",
           "--data.label_separator"),
+    Wrong(f"{TEXT} --data some_tags.csv", 3, "some_tags.csv:42", "where 'a;b' is several labels, say so with --data"),
     Wrong(f"{TEXT} --data tags.csv --data.label_separator +", 3, "'+'", "its first value is 'a;b'"),
     Wrong("finetune image-regression --model vit --data values --data.metadata words.csv", 3, "words.csv:3",
           "'size' holds 'big', which is no finite number"),
@@ -251,6 +252,7 @@ def _data() -> None:
     write("nan_scores.csv", f"{scores}one,2.5\nlast,NaN\n")
     write("flat.csv", "text,score\n" + ROWS.replace(",a", ",1").replace(",b", ",1"))
     write("tags.csv", "text,label\n" + ROWS.replace(",a", ",a;b").replace(",b", ',"a,b"'))
+    write("some_tags.csv", "text,label\n" + ROWS.replace(",a", ",a;b") + "last,\n")
     write("flags.csv", "text,a,b\n" + "".join(f"hello {n},{n % 2},{n // 2 % 2}\n" for n in range(40)) + "last,1,7\n")
     write("halves.csv", "text_a,text_b,label\n" + "one,,a\ntwo,three,b\n" * 20)
     shutil.copytree("images/train", "values")

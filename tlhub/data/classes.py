@@ -107,8 +107,10 @@ def missing_labels(labels: Sequence[object], table: Table, column: str,
     missing = np.array([label is None for label in labels], dtype=bool)
     if not missing.any():
         return missing, ()
+    several = next((label for label in labels if isinstance(label, str) and (";" in label or "|" in label)), None)
+    hint = f", or, where {several!r} is several labels, say so with --data.label_separator" if several else ""
     return missing, (f"{table.ids[int(missing.argmax())]}: no label in column {column!r} ({missing.sum()} of "
-                     f"{len(labels)} rows of split {split!r}); fill them in or remove the rows",)
+                     f"{len(labels)} rows of split {split!r}); fill them in or remove the rows{hint}",)
 
 
 def check_repetition(names: Sequence[str], rows: int, column: str) -> None:

@@ -219,10 +219,13 @@ class Validation(Callback):
         scores = self.score()
         self.history.write(job, {"step": progress.step, "epoch": round(progress.step / job.steps_per_epoch, 4),
                                  "validation": scores})
-        value = scores[self.metric]
-        if self._is_better(value, progress.best):
-            progress.best, progress.best_step, progress.stale = value, progress.step, 0
+        value, loss = scores[self.metric], scores.get("loss")
+        better = self._is_better(value, progress.best)
+        if better or _breaks_tie(value, loss, progress):
+            progress.best, progress.best_step, progress.best_loss = value, progress.step, loss
             self.store.keep_best()
+        if better:
+            progress.stale = 0
         else:
             progress.stale += 1
             if self.patience is not None and progress.stale >= self.patience:
@@ -233,6 +236,12 @@ class Validation(Callback):
         if best is None or math.isnan(best):
             return best is None or not math.isnan(value)
         return self.direction * value > self.direction * best
+
+
+def _breaks_tie(value: float, loss: float | None, progress: Progress) -> bool:
+    """Return whether an equal score comes with a lower loss: on few examples, or for rare labels, scores often tie."""
+    return (value == progress.best and loss is not None and progress.best_loss is not None
+            and loss < progress.best_loss)
 
 
 class CheckpointStore:

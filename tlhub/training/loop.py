@@ -75,6 +75,7 @@ class Progress:
         step: Optimizer steps done, skipped ones included.
         bad_steps: Non-finite steps, all and the latest in a row.
         best: Best validation score so far and its step, or None.
+        best_loss: The validation loss at that step, where it is scored.
         stale: Validations since the best one.
         seconds: Time spent training, over all sittings.
         stop: Why training should end before its last step, or None.
@@ -85,6 +86,7 @@ class Progress:
     bad_in_a_row: int = 0
     best: float | None = None
     best_step: int = 0
+    best_loss: float | None = None
     stale: int = 0
     seconds: float = 0.0
     stop: str | None = None

@@ -48,6 +48,22 @@ def validation(job: Job, folder: Path, scores: list[float], *, direction: int = 
                       history=History(folder / "history.jsonl"), every=every, patience=patience), store
 
 
+def test_of_equal_scores_the_one_of_lower_loss_is_best(tmp_path: Path) -> None:
+    job = make_job()
+    rows = iter([(0.0, 0.9), (0.0, 0.7), (0.0, 0.8), (0.5, 2.0), (0.5, 2.0), (0.5, 1.0), (0.5, 1.5), (0.1, 0.1)])
+    store = CheckpointStore(tmp_path / "checkpoints", job.model)
+    best = []
+
+    class Watch(Callback):
+        def on_step(self, job: Job, progress: Progress) -> None:
+            best.append(progress.best_step)
+
+    validate = Validation(lambda: dict(zip(("score", "loss"), next(rows), strict=True)), metric="score", direction=1,
+                          store=store, history=History(tmp_path / "history.jsonl"), every=1, patience=None)
+    train(job, Progress(), [validate, Watch()])
+    assert best == [1, 2, 2, 4, 4, 6, 6, 6]
+
+
 @pytest.mark.parametrize(("direction", "scores", "best"), [
     (1, [0.1, 0.5, 0.4, 0.5, 0.3, 0.2, 0.1, 0.0], 2), (-1, [3.0, 1.0, 2.0, 0.5, 0.7, 0.9, 1.0, 1.0], 4),
     (1, [math.nan, 0.2, math.nan, 0.3, 0.1, 0.1, 0.1, 0.1], 4), (-1, [math.nan, 0.2, 0.1] + [math.nan] * 5, 3)])
