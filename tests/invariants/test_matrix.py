@@ -91,7 +91,8 @@ def ends_as_it_began(run: Run) -> bool:
     """Return whether no validation of an `lp_ft` run was better than that of its probe."""
     best = run.config.evaluate.best
     lines = read_history(run.folder / "history.jsonl")
-    scores = [direction(best) * line["validation"][best] for line in lines if "validation" in line]
+    found = [line["validation"] for line in lines if "validation" in line]
+    scores = [(direction(best) * scores[best], -scores.get("loss", 0.0)) for scores in found]
     assert len(scores) == 3
     return max(scores) == scores[0]
 
