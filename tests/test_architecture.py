@@ -21,6 +21,7 @@ LAYERS = (
     ("doctor",),
     ("api",),
     ("run",),
+    ("finished",),
     ("results", "workbench"),
     ("tasks",),
     ("wake_word",),

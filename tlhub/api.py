@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tlhub import launching, options, run
-from tlhub.run import Run
+from tlhub.finished import Run
 
 
 def finetune(task: str, *, overwrite: bool = False, **choices: Any) -> Run:

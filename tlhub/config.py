@@ -21,14 +21,23 @@ FEATURE_STRATEGIES = ("linear_probe", "head", "lp_ft")
 FITTING_STRATEGIES = (*GRADIENT_STRATEGIES, "linear_probe")
 IMAGE_TASKS = ("image-classification", "image-regression")
 TEXT_TASKS = ("text-classification",)
-CLASSIFICATION_TASKS = ("image-classification", "text-classification")
+AUDIO_TASKS = ("audio-classification", "wake-word")
+GENERATION_TASKS = ("text-generation",)
+"""Tasks that keep the checkpoint's own last layer, so that no new head is put on."""
+HEADED_TASKS = (*IMAGE_TASKS, *TEXT_TASKS, *AUDIO_TASKS)
+LABELLED_TASKS = ("image-classification", "text-classification", "audio-classification")
+"""Tasks whose labels may be one class or several."""
+CLASSIFICATION_TASKS = (*LABELLED_TASKS, "wake-word")
 SINGLE_LABEL = "single_label_classification"
 MULTI_LABEL = "multi_label_classification"
 REGRESSION = "regression"
+NEXT_TOKEN = "next_token"
 POOLS = ("auto", "native", "first", "mean", "flatten")
 """What `model.pool` may be."""
-PROBLEM_TYPES = (SINGLE_LABEL, MULTI_LABEL, REGRESSION)
-"""Kinds of target, by the names that transformers' configurations have for them."""
+LABEL_TYPES = (SINGLE_LABEL, MULTI_LABEL, REGRESSION)
+"""Kinds of target that are given beside the input, by the names that transformers' configurations have for them."""
+PROBLEM_TYPES = (*LABEL_TYPES, NEXT_TOKEN)
+"""Kinds of target."""
 AUTO_METHODS = ("lora", "dora", "rslora", "pissa", "loha", "lokr", "ia3", "vera", "oft", "boft", "adalora", "randlora")
 METHODS_WITHOUT = {"ia3": ("rank", "alpha", "adapter_dropout"), "vera": ("alpha",), "oft": ("alpha",),
                    "boft": ("alpha",)}
@@ -63,15 +72,17 @@ class ModelConfig:
 
     name: str = option("", "Hub id, folder, or the folder of a tlhub run")
     revision: str | None = option(None, "branch, tag or commit of a Hub checkpoint")
-    head: str = option("linear", "'linear', or the widths of an MLP such as '1024,512'", strategies=HEAD_STRATEGIES)
+    head: str = option("linear", "'linear', or the widths of an MLP such as '1024,512'", strategies=HEAD_STRATEGIES,
+                       tasks=HEADED_TASKS)
     pool: str = option("auto", "what the head reads: the input of the checkpoint's own last layer (native), or its "
                                "feature map or tokens, averaged (mean), the first token (first), or all (flatten); "
                                "'auto' is native, for strategy head the probe's choice", strategies=HEAD_STRATEGIES,
-                       choices=POOLS)
+                       tasks=HEADED_TASKS, choices=POOLS)
     activation: str = option("relu", "between the layers of an MLP head", strategies=HEAD_STRATEGIES,
-                             choices=("relu", "gelu", "silu", "tanh"), unless=("model.head", ("linear",)))
+                             tasks=HEADED_TASKS, choices=("relu", "gelu", "silu", "tanh"),
+                             unless=("model.head", ("linear",)))
     head_dropout: float = option(0.0, "dropout after each hidden layer of an MLP head", strategies=HEAD_STRATEGIES,
-                                 unless=("model.head", ("linear",)))
+                                 tasks=HEADED_TASKS, unless=("model.head", ("linear",)))
     sigmoid: bool = option(False, "tell two classes apart by one output with a sigmoid", strategies=HEAD_STRATEGIES,
                            tasks=CLASSIFICATION_TASKS, problems=(SINGLE_LABEL,))
     dropout: float | None = option(None, "overrides every dropout probability of the checkpoint; 0 switches it off",
@@ -85,25 +96,39 @@ class DataConfig:
     """Which data, which columns, and how they are divided."""
 
     source: str = option("", "folder, file or Hub id of the data set")
-    text_column: str | None = option(None, "column that holds the text", tasks=TEXT_TASKS)
+    text_column: str | None = option(None, "column that holds the text", tasks=(*TEXT_TASKS, *GENERATION_TASKS))
     text_pair_column: str | None = option(None, "column that holds the second text of a pair", tasks=TEXT_TASKS)
-    label_column: str | None = option(None, "column that holds the label")
+    prompt_column: str | None = option(None, "column that holds what a completion answers", tasks=GENERATION_TASKS)
+    completion_column: str | None = option(None, "column that holds the completion of a prompt",
+                                           tasks=GENERATION_TASKS)
+    messages_column: str | None = option(None, "column that holds conversations, lists of messages with a role and "
+                                               "content", tasks=GENERATION_TASKS)
+    label_column: str | None = option(None, "column that holds the label", tasks=HEADED_TASKS)
     target_columns: list[str] = option([], "columns of several targets of a regression, or one column of 0 and 1 for "
-                                           "each of several labels", problems=(MULTI_LABEL, REGRESSION))
-    problem_type: str | None = option(None, "kind of target; default: from the label column", choices=PROBLEM_TYPES,
-                                      tasks=CLASSIFICATION_TASKS)
+                                           "each of several labels", problems=(MULTI_LABEL, REGRESSION),
+                                       tasks=HEADED_TASKS)
+    problem_type: str | None = option(None, "kind of target; default: from the label column", choices=LABEL_TYPES,
+                                      tasks=LABELLED_TASKS)
     label_separator: str | None = option(None, "what stands between the labels of one example; default: the one of "
                                                "';', '|' and ',' that occurs", problems=(MULTI_LABEL,),
                                          tasks=CLASSIFICATION_TASKS)
-    file_column: str | None = option(None, "column that holds the file name or the image", tasks=IMAGE_TASKS)
+    file_column: str | None = option(None, "column that holds the file name, the image or the sound",
+                                     tasks=(*IMAGE_TASKS, *AUDIO_TASKS))
     group_column: str | None = option(None, "column whose values are never divided between splits (speaker, patient)")
     split_column: str | None = option(None, "column that names the split of a row")
-    metadata: str | None = option(None, "table beside the files that describes them", tasks=IMAGE_TASKS)
+    metadata: str | None = option(None, "table beside the files that describes them",
+                                  tasks=(*IMAGE_TASKS, *AUDIO_TASKS))
     validation_fraction: float = option(0.1, "share of the training data set aside where there is no validation split")
     test_fraction: float = option(0.1, "share set aside for the test where the data has a single split")
     max_train_examples: int | None = option(None, "use at most this many training examples, drawn by class")
     max_bad_fraction: float = option(0.01, "share of undecodable examples up to which the run goes on")
     max_length: int | None = option(None, "tokens kept of a text", tasks=TEXT_TASKS)
+    max_seconds: float | None = option(None, "seconds kept of a clip, from its start; default: what the checkpoint "
+                                             "reads, at most 30", tasks=AUDIO_TASKS)
+    block_size: int | None = option(None, "tokens of one training example, into which long texts are cut; default: "
+                                          "what the checkpoint reads, at most 1024", tasks=GENERATION_TASKS)
+    packing: bool = option(True, "lay several short examples out in one row, without attention between them; changes "
+                                 "speed and memory, not what is learned", tasks=GENERATION_TASKS)
     flip: bool | None = option(None, "mirror training images at random; default: where the backbone is trained",
                                tasks=IMAGE_TASKS, strategies=GRADIENT_STRATEGIES)
     crop: str | None = option(None, "crop training images at random: a part enlarged (resized), or shifted by up to an "
@@ -122,6 +147,23 @@ class DataConfig:
     cutmix: float = option(0.0, "paste a part of one training image into another; alpha of the Beta distribution of "
                                 "their shares", tasks=IMAGE_TASKS, strategies=GRADIENT_STRATEGIES,
                            problems=(SINGLE_LABEL, MULTI_LABEL))
+    shift: float | None = option(None, "move training clips at random by up to this many seconds, silence coming in "
+                                       "behind them; default: a tenth where the backbone is trained",
+                                 tasks=AUDIO_TASKS, strategies=GRADIENT_STRATEGIES)
+    gain: float = option(0.0, "make training clips louder or softer at random by up to this many dB", tasks=AUDIO_TASKS,
+                         strategies=GRADIENT_STRATEGIES)
+    noise: float | None = option(None, "mix noise into training clips, at a random signal-to-noise ratio from this "
+                                       "many dB up to 30 dB more; default: none", tasks=AUDIO_TASKS,
+                                 strategies=GRADIENT_STRATEGIES)
+    time_masks: int = option(0, "stretches of time that are blanked in each training clip (SpecAugment)",
+                             tasks=AUDIO_TASKS, strategies=GRADIENT_STRATEGIES)
+    time_mask_share: float = option(0.1, "longest blanked stretch, as a share of the clip", tasks=AUDIO_TASKS,
+                                    strategies=GRADIENT_STRATEGIES, unless=("data.time_masks", (0,)))
+    frequency_masks: int = option(0, "bands of frequency that are blanked in each training clip (SpecAugment)",
+                                  tasks=AUDIO_TASKS, strategies=GRADIENT_STRATEGIES)
+    frequency_mask_share: float = option(0.2, "widest blanked band, as a share of the mel bands or of the spectrum",
+                                         tasks=AUDIO_TASKS, strategies=GRADIENT_STRATEGIES,
+                                         unless=("data.frequency_masks", (0,)))
     cache_dir: str | None = option(None, "folder of the prepared data and features; default ~/.cache/tlhub")
     cache_limit_gib: float = option(4.0, "largest prepared data set or feature table kept on disk, in GiB")
 
@@ -142,6 +184,8 @@ class StrategyConfig:
     layer_decay: float | None = option(None, "learning-rate factor from each block to the one below it",
                                        strategies=("full", "lp_ft", "gradual_unfreezing"))
     k: int = option(2, "how many of the last blocks are trained, with the head", strategies=("last_k",))
+    freeze_stem: bool = option(False, "leave what stands before the first block as it is, as is usual for the "
+                                      "convolutions of wav2vec2", strategies=("full", "lp_ft", "gradual_unfreezing"))
     unfreeze_fraction: float = option(0.5, "share of the steps by whose end every block has been unfrozen",
                                       strategies=("gradual_unfreezing",))
 
@@ -176,9 +220,10 @@ class TrainConfig:
                                 strategies=GRADIENT_STRATEGIES, requires=("train.loss", ("huber",)))
     label_smoothing: float = option(0.0, "share of the target spread over all classes", strategies=FITTING_STRATEGIES,
                                     tasks=CLASSIFICATION_TASKS, problems=(SINGLE_LABEL,))
-    class_weights: str = option("none", "'balanced' weighs each class by the inverse of its frequency",
-                                strategies=FITTING_STRATEGIES, tasks=CLASSIFICATION_TASKS,
-                                problems=(SINGLE_LABEL, MULTI_LABEL), choices=("none", "balanced"))
+    class_weights: str | None = option(None, "'balanced' weighs each class by the inverse of its frequency; default: "
+                                             "balanced for wake words, otherwise none",
+                                       strategies=FITTING_STRATEGIES, tasks=CLASSIFICATION_TASKS,
+                                       problems=(SINGLE_LABEL, MULTI_LABEL), choices=("none", "balanced"))
     sampling: str = option("natural", "how often each class is drawn: as it comes (natural), by the square root of its "
                                       "frequency (sqrt), or all alike (balanced)", strategies=GRADIENT_STRATEGIES,
                            tasks=CLASSIFICATION_TASKS, problems=(SINGLE_LABEL, MULTI_LABEL),
@@ -196,6 +241,8 @@ class TrainConfig:
     max_bad_steps: int = option(5, "stop after this many non-finite steps in a row", strategies=GRADIENT_STRATEGIES)
     precision: str = option("auto", "autocast type; 'auto' is bf16 where the device computes in it, else fp32",
                             choices=("auto", "fp32", "bf16", "fp16"))
+    gradient_checkpointing: bool = option(False, "compute the inside of each block again for its gradient instead of "
+                                                 "keeping it: less memory, more time", strategies=GRADIENT_STRATEGIES)
     compile: bool = option(False, "compile the model with torch.compile", strategies=GRADIENT_STRATEGIES)
 
 
@@ -256,10 +303,28 @@ SHORT_OPTIONS: dict[str, str] = {
     "num_processes": "launch.num_processes", "keyword": "task_options.keyword",
 }
 
-TASK_OPTIONS: dict[str, tuple[str, ...]] = {}
-"""Names of the options that only one task has (`task_options.*`), by task."""
+@dataclass(frozen=True)
+class WakeWordOptions:
+    """Options of the task wake-word."""
 
-IDENTITY_EXCLUDES = ("out", "launch", "log", "train.micro_batch_size", "data.cache_dir", "data.cache_limit_gib")
+    keyword: list[str] = option([], "class or classes to be spotted, against every other class")
+    false_accept_rate: float = option(0.01, "share of other clips that may be taken for a keyword: the threshold is "
+                                            "the lowest that keeps to it on validation")
+
+
+@dataclass(frozen=True)
+class TextGenerationOptions:
+    """Options of the task text-generation."""
+
+    prompts: list[str] = option([], "what the report's samples go on from; default: beginnings of validation texts")
+    sample_tokens: int = option(50, "new tokens of each of the report's samples")
+
+
+TASK_OPTIONS: dict[str, type] = {"wake-word": WakeWordOptions, "text-generation": TextGenerationOptions}
+"""The options that only one task has (`task_options.*`), by task."""
+
+IDENTITY_EXCLUDES = ("out", "launch", "log", "train.micro_batch_size", "train.gradient_checkpointing",
+                     "data.cache_dir", "data.cache_limit_gib")
 """Fields that do not belong to what a configuration is: they change neither the data seen nor the loss."""
 
 
@@ -299,7 +364,16 @@ def head_widths(head: str) -> tuple[int, ...]:
 
 def problem_type(config: RunConfig) -> str | None:
     """Return the kind of target as far as the configuration tells it; None where the data decide."""
+    if config.task in GENERATION_TASKS:
+        return NEXT_TOKEN
+    if config.task == "wake-word":
+        return SINGLE_LABEL
     return REGRESSION if config.task.endswith("-regression") else config.data.problem_type
+
+
+def task_options(config: RunConfig) -> Any:
+    """Return the options of the run's task as an instance of its class in `TASK_OPTIONS`."""
+    return TASK_OPTIONS[config.task](**config.task_options)
 
 
 def value_of(config: RunConfig, name: str) -> Any:

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from typing import Any
 
-from tlhub.config import SECTIONS, RunConfig, head_widths
+from tlhub.config import SECTIONS, TASK_OPTIONS, RunConfig, head_widths, task_options
 from tlhub.errors import UsageError, nearest
 
 NUMBERS: dict[str, tuple[float, float, str]] = {
@@ -17,6 +17,15 @@ NUMBERS: dict[str, tuple[float, float, str]] = {
     "data.max_train_examples": (1, math.inf, "[)"),
     "data.max_bad_fraction": (0, 1, "[]"),
     "data.max_length": (1, math.inf, "[)"),
+    "data.max_seconds": (0, math.inf, "()"),
+    "data.block_size": (2, math.inf, "[)"),
+    "data.shift": (0, math.inf, "[)"),
+    "data.gain": (0, 60, "[]"),
+    "data.noise": (-60, 120, "[]"),
+    "data.time_masks": (0, 100, "[]"),
+    "data.time_mask_share": (0, 1, "(]"),
+    "data.frequency_masks": (0, 100, "[]"),
+    "data.frequency_mask_share": (0, 1, "(]"),
     "data.randaugment": (0, 14, "[]"),
     "data.randaugment_magnitude": (0, 30, "[]"),
     "data.color": (0, 1, "[]"),
@@ -51,6 +60,8 @@ NUMBERS: dict[str, tuple[float, float, str]] = {
     "log.every": (1, math.inf, "[)"),
     "launch.num_processes": (1, math.inf, "[)"),
     "launch.workers": (1, math.inf, "[)"),
+    "task_options.false_accept_rate": (0, 1, "()"),
+    "task_options.sample_tokens": (1, math.inf, "[)"),
     "seed": (0, 2**63, "[)"),
 }
 """Lowest value, highest value, and as in mathematics whether each end is included (`[`, `]`) or not (`(`, `)`)."""
@@ -63,8 +74,9 @@ def check_values(config: RunConfig) -> None:
         UsageError: A value is not accepted.
     """
     _check_number("seed", config.seed)
-    for section, cls in SECTIONS.items():
-        values = vars(getattr(config, section))
+    own = {"task_options": TASK_OPTIONS[config.task]} if config.task in TASK_OPTIONS else {}
+    for section, cls in {**SECTIONS, **own}.items():
+        values = vars(task_options(config) if section == "task_options" else getattr(config, section))
         for field in dataclasses.fields(cls):
             name, value = f"{section}.{field.name}", values[field.name]
             choices = field.metadata["choices"]

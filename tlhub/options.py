@@ -78,7 +78,7 @@ def flatten(choices: Mapping[str, Any], where: str = "") -> dict[str, Any]:
             values[SHORT_OPTIONS.get(name, name)] = value
     known = (*option_names(), *SECTIONS, *SHORT_OPTIONS)
     for name in values:
-        if name not in option_names() and not name.startswith("task_options."):
+        if name not in option_names():
             raise UsageError(f"option {name!r}{where} is not known; {suggestion(name, known)}")
     return values
 
@@ -100,7 +100,14 @@ def check(config: RunConfig) -> None:
     if not config.task:
         raise UsageError(f"no task is given; {nearest('', TASKS.names())}")
     TASKS.check(config.task)
+    _check_task_options(config)
     STRATEGIES.check(config.strategy.name)
+    if config.task in fields.GENERATION_TASKS and config.strategy.name in fields.FEATURE_STRATEGIES:
+        others = ", ".join(name for name in STRATEGIES.names() if name not in fields.FEATURE_STRATEGIES)
+        raise UsageError(f"--strategy {config.strategy.name!r} begins with a new head on frozen features, and "
+                         f"{config.task} keeps the checkpoint's own last layer; take one of: {others}")
+    if config.task == "wake-word" and not fields.task_options(config).keyword:
+        raise UsageError("no keyword is given; name the class to be spotted: --keyword NAME (several: --keyword A,B)")
     if not config.model.name:
         raise UsageError("no model is given; name a Hub id, a folder or a run: --model NAME")
     if not config.data.source:
@@ -115,8 +122,9 @@ def effective(config: RunConfig) -> dict[str, Any]:
         names = [f"{section}.{field.name}" for field in dataclasses.fields(cls)]
         for name in without_effect(config, names):
             del values[section][name.partition(".")[2]]
-    if not values["task_options"]:
-        del values["task_options"]
+    del values["task_options"]
+    if config.task in fields.TASK_OPTIONS:
+        values["task_options"] = dataclasses.asdict(fields.task_options(config))
     return values
 
 
@@ -176,13 +184,18 @@ def check_problem(config: RunConfig) -> None:
                 raise UsageError(f"option {name!r} (given: {value!r}) has no effect with {reason}; leave it out")
 
 
+def _check_task_options(config: RunConfig) -> None:
+    owner = fields.TASK_OPTIONS.get(config.task)
+    valid = {field.name for field in dataclasses.fields(owner)} if owner is not None else set()
+    for name in config.task_options:
+        if name not in valid:
+            raise UsageError(f"option 'task_options.{name}' has no effect in task {config.task!r}; leave it out")
+
+
 def _refuse_without_effect(config: RunConfig, values: Mapping[str, Any]) -> None:
     given = [name for name, value in values.items() if value is not None]
     for name, reason in without_effect(config, given).items():
         raise UsageError(f"option {name!r} (given: {values[name]!r}) has no effect with {reason}; leave it out")
-    for name in values.get("task_options", {}):
-        if name not in fields.TASK_OPTIONS.get(config.task, ()):
-            raise UsageError(f"option 'task_options.{name}' has no effect in task {config.task!r}; leave it out")
 
 
 def _from_file(path: str, named: Mapping[str, Any]) -> dict[str, Any]:

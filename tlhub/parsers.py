@@ -10,12 +10,14 @@ from typing import Any, get_type_hints
 
 from jsonargparse import ArgumentError, ArgumentParser
 
-from tlhub.config import SECTIONS, SHORT_OPTIONS, RunConfig
+from tlhub.config import SECTIONS, SHORT_OPTIONS, TASK_OPTIONS, RunConfig
 from tlhub.errors import UsageError
 
 _KIND_WORDS = {"str": "text (in YAML, quote it)", "int": "a whole number", "float": "a number",
                "bool": "true or false", "list[str]": "a list of names"}
 _RUN_OPTIONS = ("task_options", "out", "seed")
+_PER_TASK = {f.name: cls for cls in TASK_OPTIONS.values() for f in dataclasses.fields(cls)}
+"""Names of the options that only one task has, with the class that holds each."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,9 +48,10 @@ class Command:
         return {short: full for short, full in SHORT_OPTIONS.items() if full.partition(".")[0] in valid}
 
     def option_names(self) -> tuple[str, ...]:
-        """Return the names of the options, without those of single tasks."""
+        """Return the names of the options."""
         actions = (name.rstrip("=") for name in (*self.actions, *_COMMON))
-        return (*self.short_options, *_dotted(self.sections), *self.run_options, *actions)
+        tasks = _of_tasks() if "task_options" in self.run_options else ()
+        return (*self.short_options, *_dotted(self.sections), *self.run_options, *tasks, *actions)
 
     def parser(self) -> ArgumentParser:
         """Return the parser, with one option for each field."""
@@ -65,7 +68,11 @@ class Command:
             group = parser.add_argument_group(f"{section}: {(cls.__doc__ or '').splitlines()[0]}")
             _add_fields(group, cls, f"{section}.", tuple(field.name for field in dataclasses.fields(cls)))
         if self.run_options:
-            _add_fields(parser.add_argument_group("run"), RunConfig, "", self.run_options)
+            plain = tuple(name for name in self.run_options if name != "task_options")
+            _add_fields(parser.add_argument_group("run"), RunConfig, "", plain)
+        for task, cls in TASK_OPTIONS.items() if "task_options" in self.run_options else ():
+            names = tuple(field.name for field in dataclasses.fields(cls))
+            _add_fields(parser.add_argument_group(f"task_options of {task}"), cls, "task_options.", names)
         return parser
 
     def arguments(self, argv: Sequence[str]) -> dict[str, Any]:
@@ -94,8 +101,7 @@ class Command:
             return token
         name, equals, value = token[2:].partition("=")
         full = self.short_options.get(name, name)
-        task_option = full.startswith("task_options.") and "task_options" in self.run_options
-        if full not in (*self.option_names(), "help") and not task_option:
+        if full not in (*self.option_names(), "help"):
             known = [f"--{option}" for option in self.option_names()]
             raise UsageError(f"option '--{name}' is not known to 'tlhub {self.name}'; {suggestion(f'--{name}', known)}")
         return f"--{full}{equals}{value}"
@@ -111,15 +117,16 @@ FINETUNE = Command(
 
 
 def option_names() -> tuple[str, ...]:
-    """Return the full names of all options of a run, without those of single tasks."""
-    return ("task", *_RUN_OPTIONS, *_dotted(tuple(SECTIONS)))
+    """Return the full names of all options of a run."""
+    return ("task", *_RUN_OPTIONS, *_of_tasks(), *_dotted(tuple(SECTIONS)))
 
 
 def typed(values: Mapping[str, Any], where: str = "") -> dict[str, Any]:
     """Return options by full name with values of the fields' types.
 
     Args:
-        values: Options by full name, those of single tasks as `task_options.<name>`.
+        values: Options by full name, those of single tasks as `task_options.<name>`; these come back as one
+            dictionary, `task_options`.
         where: Appended to messages, such as ` in run.yaml`.
 
     Raises:
@@ -129,13 +136,12 @@ def typed(values: Mapping[str, Any], where: str = "") -> dict[str, Any]:
     result: dict[str, Any] = {}
     task_options: dict[str, Any] = {}
     for name, value in values.items():
-        if name.startswith("task_options."):
-            task_options[name.partition(".")[2]] = value
-            continue
         try:
-            result[name] = parser.parse_object({name: _as_list(name, value)}, defaults=False)[name]
+            found = parser.parse_object({name: _as_list(name, value)}, defaults=False)[name]
         except ArgumentError as error:
             raise UsageError(_wrong_type(name, value, where)) from error
+        section, _, key = name.partition(".")
+        (task_options if section == "task_options" else result)[key if section == "task_options" else name] = found
     return {**result, "task_options": task_options} if task_options else result
 
 
@@ -165,6 +171,18 @@ def one_line(text: str) -> str:
 
 def _dotted(sections: Sequence[str]) -> list[str]:
     return [f"{section}.{field.name}" for section in sections for field in dataclasses.fields(SECTIONS[section])]
+
+
+def _of_tasks() -> tuple[str, ...]:
+    return tuple(f"task_options.{name}" for name in _PER_TASK)
+
+
+def _owner(name: str) -> tuple[type, str]:
+    """Return the class that holds an option, and the name it has there."""
+    section, _, key = name.removeprefix("--").partition(".")
+    if section == "task_options" and key:
+        return _PER_TASK.get(key, RunConfig), key
+    return (SECTIONS[section], key) if key and section in SECTIONS else (RunConfig, section)
 
 
 def _short_words(short: Mapping[str, str]) -> str:
@@ -208,8 +226,8 @@ def _bracketed(value: str) -> str:
 
 
 def _holds_list(name: str) -> bool:
-    section, _, key = name.removeprefix("--").partition(".")
-    return section in SECTIONS and SECTIONS[section].__annotations__.get(key) == "list[str]"
+    owner, key = _owner(name)
+    return owner.__annotations__.get(key) == "list[str]"
 
 
 def _as_list(name: str, value: Any) -> Any:
@@ -220,8 +238,7 @@ def _as_list(name: str, value: Any) -> Any:
 
 
 def _wrong_type(name: str, value: Any, where: str = "") -> str:
-    section, _, key = name.partition(".")
-    owner, leaf = (SECTIONS[section], key) if key else (RunConfig, section)
+    owner, leaf = _owner(name)
     kinds = [kind.strip() for kind in str(owner.__annotations__[leaf]).split("|")]
     words = " or ".join(_KIND_WORDS.get(kind, "null" if kind == "None" else kind) for kind in kinds)
     return f"option {name!r}{where} is {value!r}, but needs {words}"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from tlhub.config import MULTI_LABEL, REGRESSION, SINGLE_LABEL, RunConfig, TrainConfig
 from tlhub.data.sampling import class_sampling
 from tlhub.errors import UsageError
-from tlhub.evaluation import baselines, metrics
+from tlhub.evaluation import baselines, metrics, plots
 from tlhub.models.outputs import IDENTITY, OutputMap, one_sigmoid, standardising
 from tlhub.training.objectives import (
     CrossEntropy,
@@ -74,6 +75,31 @@ class Problem(ABC):
             outputs: The space that the model is trained in.
         """
 
+    def facts(self, outputs: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray],
+              groups: Mapping[str, np.ndarray | None], names: Sequence[str]) -> dict[str, Any]:
+        """Return what else `metrics.json` should tell of a fitted model, plain values by name.
+
+        Args:
+            outputs: Final outputs of `validation` and, where there is one, `test`, each (n, c).
+            labels: Of the same splits.
+            groups: The group of each example (speaker, patient), or None, of the same splits.
+            names: Of the outputs.
+        """
+        return {}
+
+    def draw(self, outputs: np.ndarray, labels: np.ndarray, names: Sequence[str], split: str,
+             folder: Path) -> tuple[Path, ...]:
+        """Draw what the outputs (n, c) of a split show, and return the files; none where there is no picture.
+
+        Args:
+            outputs: Final outputs.
+            labels: Of the split.
+            names: Of the outputs.
+            split: Its name, for the files' names.
+            folder: Where to draw.
+        """
+        return ()
+
     @abstractmethod
     def baselines(self, train_labels: np.ndarray, labels: np.ndarray, names: Sequence[str],
                   classes: int) -> dict[str, dict[str, float]]:
@@ -114,6 +140,14 @@ class SingleLabel(Problem):
         rows = shifted / shifted.sum(axis=1, keepdims=True)
         return [{"label": names[int(row.argmax())], "score": float(row.max()),
                  "scores": dict(zip(names, row.tolist(), strict=True))} for row in rows]
+
+    def draw(self, outputs: np.ndarray, labels: np.ndarray, names: Sequence[str], split: str,
+             folder: Path) -> tuple[Path, ...]:
+        """Draw the confusion matrix."""
+        matrix = metrics.confusion_matrix(outputs.argmax(axis=1), labels, len(names))
+        path = folder / f"confusion_{split}.png"
+        plots.confusion(matrix, names, path)
+        return (path,)
 
 
 class MultiLabel(Problem):
@@ -174,6 +208,13 @@ class Regression(Problem):
         if len(names) == 1:
             return [{"value": float(row[0])} for row in outputs]
         return [{"value": dict(zip(names, map(float, row), strict=True))} for row in outputs]
+
+    def draw(self, outputs: np.ndarray, labels: np.ndarray, names: Sequence[str], split: str,
+             folder: Path) -> tuple[Path, ...]:
+        """Draw predicted against true values."""
+        path = folder / f"predicted_{split}.png"
+        plots.predicted_against_true(outputs, labels, names, path)
+        return (path,)
 
 
 def _seen(labels: np.ndarray, train: TrainConfig) -> np.ndarray:

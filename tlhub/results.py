@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from tlhub.config import REGRESSION, SINGLE_LABEL, RunConfig, as_dict
+from tlhub.config import SINGLE_LABEL, RunConfig, as_dict
 from tlhub.data.audit import write_quarantine
 from tlhub.data.image import ImageInputs
 from tlhub.data.prepare import PreparedData
 from tlhub.environment import versions
-from tlhub.evaluation import metrics, plots, report
+from tlhub.evaluation import plots, report
 from tlhub.evaluation.baselines import knn
 from tlhub.evaluation.breakdown import breakdown
 from tlhub.evaluation.calibration import fit_temperature, reliability
@@ -75,6 +75,8 @@ def finish(bench: Workbench, fitted: Fitted, data: PreparedData, times: dict[str
                   for split, values in outputs.items()}
     content = _content(bench, fitted, scores, times) | {"breakdown": breakdowns} | calibration
     content["baselines"] = _baselines(bench)
+    content |= bench.problem.facts(outputs, {split: bench.inputs[split].labels for split in outputs},
+                                   {split: data.splits[split].groups for split in outputs}, bench.target.names)
     content["time"]["evaluate_s"] = time.perf_counter() - started
     save_model(fitted.model, bench.checkpoint.processor, bench.folder.path / "model", origin=bench.checkpoint.origin,
                label_names=bench.target.names, save_base=bench.config.model.save_base)
@@ -148,7 +150,7 @@ def _draw(bench: Workbench, outputs: Mapping[str, np.ndarray], content: Mapping[
     if history:
         plots.curves(history, folder / "curves.png", one_loss=_trained_as_scored(bench.config))
     for split, values in outputs.items():
-        _draw_split(bench, split, values, folder)
+        bench.problem.draw(values, bench.inputs[split].labels, bench.target.names, split, folder)
     if "calibration" in content:
         _draw_reliability(bench, outputs, content["calibration"], folder)
     train = bench.inputs["train"]
@@ -161,15 +163,6 @@ def _trained_as_scored(config: RunConfig) -> bool:
     train, data = config.train, config.data
     changed = (train.label_smoothing, train.logit_adjustment, data.mixup, data.cutmix)
     return train.loss == "cross_entropy" and train.class_weights == "none" and not any(changed)
-
-
-def _draw_split(bench: Workbench, split: str, outputs: np.ndarray, folder: Path) -> None:
-    labels, names = bench.inputs[split].labels, bench.target.names
-    if bench.target.problem_type == REGRESSION:
-        plots.predicted_against_true(outputs, labels, names, folder / f"predicted_{split}.png")
-    elif bench.target.problem_type == SINGLE_LABEL:
-        matrix = metrics.confusion_matrix(outputs.argmax(axis=1), labels, bench.classes)
-        plots.confusion(matrix, names, folder / f"confusion_{split}.png")
 
 
 def _draw_reliability(bench: Workbench, outputs: Mapping[str, np.ndarray], calibration: Mapping[str, Any],

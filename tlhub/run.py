@@ -1,184 +1,43 @@
-"""A run from beginning to end, and what can be done with a finished one."""
+"""A run from beginning to end."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator, PartialState
+from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
-from torch import nn
 
 from tlhub import options, results
-from tlhub.config import MULTI_LABEL, REGRESSION, SINGLE_LABEL, DataConfig, RunConfig, problem_type, replace
-from tlhub.data.batches import Inputs
+from tlhub.config import MULTI_LABEL, REGRESSION, SINGLE_LABEL, RunConfig, replace
 from tlhub.data.cache import ArrayCache, cache_root
-from tlhub.data.prepare import PreparedData, prepare, prepare_evaluation
+from tlhub.data.prepare import PreparedData, prepare
 from tlhub.data.targets import Target
 from tlhub.environment import versions
-from tlhub.errors import CheckpointError, DiskFullError, StoppedError, TlhubError, UsageError, is_disk_full
+from tlhub.errors import DiskFullError, StoppedError, TlhubError, UsageError, is_disk_full
 from tlhub.evaluation.metrics import METRICS, direction
+from tlhub.finished import Run
 from tlhub.folder import RunFolder, open_folder, plain_identity
 from tlhub.models.assembly import lay_out
 from tlhub.models.checkpoints import Checkpoint, load_checkpoint
 from tlhub.models.features import available_features
 from tlhub.models.heads import output_layer
-from tlhub.models.saving import load_saved
-from tlhub.options import check, effective, from_kwargs
+from tlhub.options import check, effective
 from tlhub.parsers import one_line
-from tlhub.problems import Problem
 from tlhub.registry import STRATEGIES, TASKS
 from tlhub.tasks.base import Task
 from tlhub.training import defaults
-from tlhub.training.inference import predict_logits
 from tlhub.training.processes import make_accelerator
 from tlhub.workbench import Workbench
 
 logger = logging.getLogger(__name__)
-
-_LAYOUT = ("text_column", "text_pair_column", "label_column", "target_columns", "label_separator", "file_column",
-           "metadata", "cache_dir", "max_bad_fraction")
-"""Options of the section `data` that hold for other data of the same kind too."""
-
-
-class Run:
-    """A finished run.
-
-    Args:
-        folder: Its folder.
-
-    Raises:
-        CheckpointError: The folder holds no finished run.
-    """
-
-    def __init__(self, folder: str | Path) -> None:
-        self._files = RunFolder(Path(folder))
-        if self._files.status.get("state") != "finished":
-            state = self._files.status.get("state")
-            found = f"found one that is {state}); finish it with the command that began it" if state else \
-                "nothing by tlhub); give the folder that 'tlhub finetune' named at its end"
-            raise CheckpointError(f"{str(folder)!r} holds no finished run ({found}")
-        stored = self._files.config
-        self.record: dict[str, Any] = stored.pop("record")
-        self.config: RunConfig = from_kwargs(**stored)
-        self._loaded: tuple[nn.Module, Any] | None = None
-
-    @property
-    def folder(self) -> Path:
-        """The run's folder."""
-        return self._files.path
-
-    @property
-    def metrics(self) -> dict[str, Any]:
-        """The content of `metrics.json`."""
-        content: dict[str, Any] = json.loads((self.folder / "metrics.json").read_text())
-        return content
-
-    @property
-    def target(self) -> Target:
-        """What is predicted: the kind of target, and the names of its outputs in their order."""
-        return Target(problem_type(self.config) or self.task.problems[0], tuple(self.record["label_names"]))
-
-    @property
-    def label_names(self) -> tuple[str, ...]:
-        """The classes, labels or targets, in the order of the outputs."""
-        return self.target.names
-
-    @property
-    def problem(self) -> Problem:
-        """How the kind of target is scored and told."""
-        return self.task.problem(self.target.problem_type)
-
-    @property
-    def task(self) -> Task:
-        """The run's task."""
-        task: Task = TASKS.get(self.config.task)()
-        return task
-
-    def predict(self, values: Sequence[str | tuple[str, str]], *, batch_size: int = 64) -> list[dict[str, Any]]:
-        """Return a prediction for each input.
-
-        Args:
-            values: Files, folders, or texts, as the task reads them; pairs of texts are tuples, or have a tab between.
-            batch_size: Examples of one forward pass.
-
-        Returns:
-            Dictionaries with `input`, and `label`, `score` and `scores`, or `value`.
-
-        Raises:
-            DataError: An input cannot be read.
-        """
-        examples = self.task.read(values, pairs=self.record["pairs"])
-        if len(examples.ids) == 0:
-            return []
-        logits = self.logits(self._inputs(examples), batch_size=batch_size)
-        rows = self.problem.predictions(logits, self.target.names)
-        return [{"input": str(name), **row} for name, row in zip(examples.ids, rows, strict=True)]
-
-    def logits(self, inputs: Inputs, *, batch_size: int = 64) -> np.ndarray:
-        """Return the saved model's outputs for inputs, shape (n, c)."""
-        accelerator = make_accelerator(self.config, training=False)
-        return predict_logits(self._model().to(accelerator.device), inputs, accelerator, batch_size=batch_size)
-
-    def evaluate(self, source: str, **choices: Any) -> dict[str, Any]:
-        """Score the saved model on data: its test split where it has one, otherwise all of it.
-
-        Args:
-            source: A folder, file or Hub id.
-            choices: Options of the section `data` that are other than in the run, such as `text_column`.
-
-        Returns:
-            `metrics` with their `intervals`, written to `evaluations/` as well.
-
-        Raises:
-            UsageError: An option is unknown, has a wrong value or would have no effect.
-            DataError: The data cannot be used, or holds labels that the model does not know.
-        """
-        section = self._data_section(source, choices)
-        examples = prepare_evaluation(section, self.task.modality, target=self.target,
-                                      pairs=self.record["pairs"])
-        inputs = self._inputs(examples)
-        scores = results.score_split(self.problem, self.logits(inputs), inputs.labels, self.config)
-        if PartialState().is_main_process:
-            number = len(list((self.folder / "evaluations").glob("*.json"))) + 1
-            self._files.write_json(f"evaluations/{number:03d}.json", {
-                "data": section.source, "examples": len(inputs), **scores["metrics"],
-                "intervals": scores["intervals"]})
-        return scores
-
-    def _data_section(self, source: str, choices: Mapping[str, Any]) -> DataConfig:
-        """Return the run's own section `data` for another source: its columns, unless other ones are named."""
-        own = dataclasses.asdict(self.config.data)
-        kept = [*_LAYOUT, "split_column"] if source == self.config.data.source else _LAYOUT
-        named = {name: own[name] for name in kept if own[name] is not None}
-        for one, other in (("label_column", "target_columns"), ("target_columns", "label_column")):
-            if choices.get(one):
-                named.pop(other, None)  # the run's way of naming the target gives way to the one chosen here
-        named |= {**choices, "source": source}
-        return from_kwargs(self.config.task, model="-", data=named).data
-
-    def _model(self) -> nn.Module:
-        return self._load()[0]
-
-    def _inputs(self, examples: Any) -> Inputs:
-        config = dataclasses.replace(self.config, data=dataclasses.replace(self.config.data, cache_limit_gib=0.0))
-        return self.task.inputs(examples, self._load()[1], config, fingerprint="")
-
-    def _load(self) -> tuple[nn.Module, Any]:
-        if self._loaded is None:
-            model, processor = load_saved(self.folder / "model", auto_model=self.task.auto_model,
-                                          auto_processor=self.task.auto_processor)
-            self._loaded = lay_out(model), processor
-        return self._loaded
-
 
 def load(folder: str | Path) -> Run:
     """Return the finished run in `folder`.
@@ -220,7 +79,8 @@ def finetune(config: RunConfig, *, overwrite: bool = False) -> Run:
         task: Task = TASKS.get(config.task)()
         strategy = STRATEGIES.get(config.strategy.name)()
         with accelerator.main_process_first():
-            data = prepare(config.data, task.modality, problems=task.problems, seed=config.seed)
+            data = prepare(config.data, task.modality, problems=task.problems, seed=config.seed,
+                           keywords=task.keywords(config))
         for note in data.notes if accelerator.is_main_process else ():
             logger.info(note)
         _check_target(task, config, data.target)
@@ -345,15 +205,16 @@ def _check_target(task: Task, config: RunConfig, target: Target) -> None:
 def _resolve(config: RunConfig, task: Task, data: PreparedData, checkpoint: Checkpoint,
              accelerator: Accelerator) -> RunConfig:
     problem = task.problem(data.target.problem_type)
+    config, own = defaults.fill(config, task.own_defaults(config, data, checkpoint))
     facts = defaults.Facts(
-        examples=len(data.splits["train"].labels), text=task.modality == "text",
+        examples=task.amount(data.splits["train"], checkpoint.processor, config), modality=task.modality,
         convolutional=not any("Attention" in type(module).__name__ for module in checkpoint.model.modules()),
         hidden=output_layer(checkpoint.model)[1].in_features, metrics=problem.metrics,
         best=problem.best_of(data.target.names),
         problem_type=data.target.problem_type, loss=problem.losses[0])
     resolved, chosen = defaults.resolve(config, facts)
     if accelerator.is_main_process:
-        for default in chosen:
+        for default in (*own, *chosen):
             logger.info("%s = %s (%s)", default.name, default.value, default.reason)
     return resolved
 

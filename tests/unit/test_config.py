@@ -3,12 +3,13 @@ import dataclasses
 import pytest
 
 from tlhub import config
-from tlhub.config import PROBLEM_TYPES, SECTIONS, SHORT_OPTIONS, RunConfig, head_widths, replace
+from tlhub.config import PROBLEM_TYPES, SECTIONS, SHORT_OPTIONS, TASK_OPTIONS, RunConfig, head_widths, replace
 from tlhub.errors import UsageError
 from tlhub.limits import NUMBERS
 from tlhub.registry import STRATEGIES, TASKS
 
 FIELDS = [(section, field) for section, cls in SECTIONS.items() for field in dataclasses.fields(cls)]
+FIELDS += [("task_options", field) for cls in TASK_OPTIONS.values() for field in dataclasses.fields(cls)]
 
 
 def test_every_field_has_words_and_names_only_what_there_is():

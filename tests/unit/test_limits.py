@@ -1,12 +1,22 @@
 import pytest
 
-from tlhub.config import RunConfig, replace
+from tlhub.config import TASK_OPTIONS, RunConfig, replace
 from tlhub.errors import UsageError
 from tlhub.limits import NUMBERS, check_values
 
 
 def test_the_defaults_are_accepted():
     check_values(RunConfig())
+
+
+def with_number(name, value):
+    """Return a configuration with one number, of the task that has it."""
+    section, _, key = name.partition(".")
+    if section == "task_options":
+        task = next(task for task, cls in TASK_OPTIONS.items() if key in cls.__annotations__)
+        return RunConfig(task=task, task_options={key: value})
+    other = "data.test_fraction" if name != "data.test_fraction" else "data.validation_fraction"
+    return replace(RunConfig(), {name: value, other: 0.0})
 
 
 @pytest.mark.parametrize("name", NUMBERS)
@@ -17,13 +27,7 @@ def test_every_limit_is_held(name):
         (low, ends[0] == "["),
         (min(low + 0.5, high) if "." in str(low / 3) else low + 1, True),
     ):
-        config = replace(
-            RunConfig(),
-            {
-                name: value,
-                **({"data.test_fraction": 0.0} if name != "data.test_fraction" else {"data.validation_fraction": 0.0}),
-            },
-        )
+        config = with_number(name, value)
         if inside and value < high:
             check_values(config)
         elif not inside:

@@ -22,7 +22,8 @@ def test_lists_are_written_with_commas(words):
 
 
 def test_options_of_a_task_are_passed_on():
-    assert FINETUNE.arguments(["--keyword", "marvin"]) == {"task_options": {"keyword": "marvin"}}
+    for words in (["--keyword", "marvin,up"], ["--keyword=[marvin, up]"], ["--task_options.keyword", "marvin,up"]):
+        assert FINETUNE.arguments(words) == {"task_options": {"keyword": ["marvin", "up"]}}
 
 
 @pytest.mark.parametrize(("words", "message"), [
@@ -65,12 +66,14 @@ def test_typed_reads_what_yaml_holds():
                   "strategy.targets": ("query",)}) == {
         "train.learning_rate": 1e-3, "data.max_length": None, "evaluate.metrics": ["accuracy", "f1_macro"],
         "strategy.targets": ["query"]}
-    assert typed({"task_options.keyword": "marvin"}) == {"task_options": {"keyword": "marvin"}}
+    assert typed({"task_options.keyword": "marvin", "task_options.false_accept_rate": "0.05"}) == {
+        "task_options": {"keyword": ["marvin"], "false_accept_rate": 0.05}}
 
 
 @pytest.mark.parametrize(("name", "value", "needs"), [
     ("model.name", 5, "text"), ("train.max_steps", True, "a whole number"), ("train.epochs", [1], "a number"),
-    ("seed", "x", "a whole number"), ("log.trackers", 3, "a list of names")])
+    ("seed", "x", "a whole number"), ("log.trackers", 3, "a list of names"),
+    ("task_options.false_accept_rate", "x", "a number")])
 def test_typed_refuses_other_types(name, value, needs):
     with pytest.raises(UsageError, match=f"option '{name}' in run.yaml is .*, but needs {needs}"):
         typed({name: value}, " in run.yaml")

@@ -17,7 +17,7 @@ from tlhub.config import TrainConfig
 from tlhub.errors import DataError, UsageError
 from tlhub.models.outputs import IDENTITY, standardising
 from tlhub.problems import PROBLEMS, MultiLabel, Regression, SingleLabel
-from tlhub.run import Run
+from tlhub.finished import Run
 from tlhub.training.callbacks import read_history
 
 COUNTS = {"train": 40, "validation": 12, "test": 12}

@@ -26,7 +26,7 @@ from tlhub import run as run_module
 from tlhub.config import TrainConfig, as_dict
 from tlhub.errors import CheckpointError, DataError, StoppedError, TlhubError, UsageError
 from tlhub.options import from_kwargs
-from tlhub.run import Run
+from tlhub.finished import Run
 from tlhub.training import callbacks, checkpointing
 
 TASK = "text-classification"

@@ -61,6 +61,6 @@ def with_fitted_head(bench: Workbench, kind: str, features: np.ndarray, labels: 
 
 def _class_weights(labels: np.ndarray, classes: int, train: TrainConfig) -> np.ndarray | None:
     """Return the weights that `train.class_weights` asks for, those that training by gradient has."""
-    if train.class_weights == "none":
+    if train.class_weights != "balanced":
         return None
     return positive_weights(labels) if labels.dtype == np.bool_ else balanced_weights(labels, classes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,17 +11,19 @@ import numpy as np
 from tlhub.config import RunConfig
 from tlhub.data.batches import Inputs
 from tlhub.data.image import ImageInputs
-from tlhub.data.prepare import Examples
+from tlhub.data.prepare import Examples, PreparedData
 from tlhub.data.sampling import class_sampling
 from tlhub.data.sources import list_images
+from tlhub.models.checkpoints import Checkpoint
 from tlhub.problems import PROBLEMS, Problem
+from tlhub.training.defaults import Default
 
 
 class Task(ABC):
     """What is predicted from what.
 
     Attributes:
-        modality: What the data layer reads: `image` or `text`.
+        modality: What the data layer reads: `image`, `text`, `audio` or `corpus`.
         problems: The kinds of target, by transformers' problem types; where the data do not tell, the first.
         auto_model: The transformers class that loads a checkpoint with its head.
         auto_processor: The transformers class that loads what prepares the inputs.
@@ -32,9 +34,26 @@ class Task(ABC):
     auto_model: ClassVar[str]
     auto_processor: ClassVar[str]
 
-    def problem(self, problem_type: str) -> Problem:
-        """Return how a kind of target is trained towards, scored and told."""
+    def problem(self, problem_type: str, known: Mapping[str, Any] | None = None) -> Problem:
+        """Return how a kind of target is trained towards, scored and told.
+
+        Args:
+            problem_type: One of `config.PROBLEM_TYPES`.
+            known: The content of `metrics.json` of a finished run; None before there is any.
+        """
         return PROBLEMS[problem_type]()
+
+    def keywords(self, config: RunConfig) -> tuple[str, ...]:
+        """Return the classes that are told apart from all others taken together; none where every class is its own."""
+        return ()
+
+    def own_defaults(self, config: RunConfig, data: PreparedData, checkpoint: Checkpoint) -> list[Default]:
+        """Return the values of the task's own options, for those that the user left open."""
+        return []
+
+    def amount(self, examples: Examples, processor: Any, config: RunConfig) -> int:
+        """Return how many examples an epoch over the split has, `own_defaults` being filled in."""
+        return len(examples)
 
     @abstractmethod
     def inputs(self, examples: Examples, processor: Any, config: RunConfig, *, fingerprint: str) -> Inputs:

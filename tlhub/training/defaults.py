@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tlhub.config import REGRESSION, RunConfig, replace
+from tlhub.config import LABELLED_TASKS, MULTI_LABEL, REGRESSION, SINGLE_LABEL, RunConfig, replace, value_of
 
 CACHING = ("head", "last_k")
 """Strategies that compute what is frozen once, where no augmentation changes the inputs."""
@@ -18,7 +18,7 @@ class Facts:
 
     Attributes:
         examples: Number of training examples.
-        text: Whether the inputs are texts (otherwise pictures).
+        modality: What the inputs are: `image`, `text`, `audio`, or `corpus` for texts that are generated.
         convolutional: Whether the backbone is a convolutional network.
         hidden: Width of the backbone's output.
         metrics: Metrics of the kind of target.
@@ -28,13 +28,19 @@ class Facts:
     """
 
     examples: int
-    text: bool
+    modality: str
     convolutional: bool
     hidden: int
     metrics: tuple[str, ...]
     best: str
     problem_type: str
     loss: str
+
+
+    @property
+    def language(self) -> bool:
+        """Whether the inputs are texts."""
+        return self.modality in ("text", "corpus")
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,12 @@ class Default:
     name: str
     value: Any
     reason: str
+
+
+def fill(config: RunConfig, found: Sequence[Default]) -> tuple[RunConfig, list[Default]]:
+    """Return the configuration with those of the values whose fields were left open, and these values."""
+    taken = [default for default in found if value_of(config, default.name) in (None, [])]
+    return replace(config, {default.name: default.value for default in taken}), taken
 
 
 def resolve(config: RunConfig, facts: Facts) -> tuple[RunConfig, list[Default]]:
@@ -60,15 +72,17 @@ def resolve(config: RunConfig, facts: Facts) -> tuple[RunConfig, list[Default]]:
 
     def choose(name: str, value: Any, reason: str) -> None:
         nonlocal config
-        section, _, key = name.partition(".")
-        if getattr(getattr(config, section), key) in (None, []):
-            config = replace(config, {name: value})
-            chosen.append(Default(name, value, reason))
+        config, taken = fill(config, [Default(name, value, reason)])
+        chosen.extend(taken)
 
-    if not config.task.endswith("-regression"):
+    if config.task in LABELLED_TASKS:
         choose("data.problem_type", facts.problem_type, "the labels")
     choose("evaluate.metrics", list(facts.metrics), "the metrics of this kind of target")
     choose("evaluate.best", facts.best, "its metric for choosing")
+    if facts.problem_type in (SINGLE_LABEL, MULTI_LABEL):
+        wake_word = config.task == "wake-word"
+        choose("train.class_weights", "balanced" if wake_word else "none",
+               "a keyword is rarer than everything else" if wake_word else "every example counts alike")
     if config.strategy.name != "linear_probe":
         _resolve_training(config, facts, choose)
     return config, chosen
@@ -76,9 +90,11 @@ def resolve(config: RunConfig, facts: Facts) -> tuple[RunConfig, list[Default]]:
 
 def _resolve_training(config: RunConfig, facts: Facts, choose: Callable[[str, Any, str], None]) -> None:
     strategy = config.strategy.name
-    if not facts.text:
-        varied = strategy not in CACHING
-        reason = "the backbone is trained" if varied else "off, so that what is frozen can be computed once"
+    varied = strategy not in CACHING
+    reason = "the backbone is trained" if varied else "off, so that what is frozen can be computed once"
+    if facts.modality == "audio":
+        choose("data.shift", 0.1 if varied else 0.0, reason)
+    if facts.modality == "image":
         choose("data.flip", varied, reason)
         if varied and facts.problem_type == REGRESSION:
             choose("data.crop", "none", "a part that is enlarged can have another value than the whole")
@@ -99,9 +115,9 @@ def _resolve_training(config: RunConfig, facts: Facts, choose: Callable[[str, An
 def _weight_decay(config: RunConfig, facts: Facts) -> tuple[float, str]:
     if config.train.optimizer != "adamw":
         return 0.0, f"{config.train.optimizer} would mix it with the gradient"
-    if config.strategy.name == "scratch" or not facts.text:
+    if config.strategy.name == "scratch" or facts.modality == "image":
         return 0.05, "images or fresh weights"
-    return 0.01, "texts"
+    return 0.01, "a transformer's usual one"
 
 
 def _batch_size(facts: Facts, strategy: str) -> int:
@@ -110,8 +126,8 @@ def _batch_size(facts: Facts, strategy: str) -> int:
     Encoders of text fail on small data for want of steps (Mosbach et al. 2021), so they get 200 of them; networks with
     BatchNorm bear small batches badly, so pictures get 8.
     """
-    usual = 256 if strategy == "head" else 32 if facts.text else 64
-    steps = 200 if facts.text and strategy != "head" else 8
+    usual = 256 if strategy == "head" else 64 if facts.modality == "image" else 32
+    steps = 200 if facts.language and strategy != "head" else 8
     while usual > 8 and facts.examples < steps * usual:
         usual //= 2
     return usual
@@ -138,7 +154,7 @@ def _learning_rate(facts: Facts, strategy: str) -> tuple[float, str]:
     scale = 768 / max(facts.hidden, 1)
     if strategy == "scratch":
         return (1e-3, "fresh weights") if facts.convolutional else (3e-4 * min(scale, 3.0), "fresh transformer weights")
-    full = 3e-4 if facts.convolutional else min((4e-5 if facts.text else 5e-5) * scale, 5e-4)
+    full = 3e-4 if facts.convolutional else min((5e-5 if facts.modality == "image" else 4e-5) * scale, 5e-4)
     if strategy == "lora":
         return (min(full * 12, 5e-3), f"adapters, backbone width {facts.hidden}")
     if strategy == "last_k":

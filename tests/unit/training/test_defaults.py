@@ -11,7 +11,7 @@ from tlhub.options import effective, why_without_effect
 from tlhub.registry import STRATEGIES, TASKS
 from tlhub.training.defaults import Facts, resolve
 
-FACTS = Facts(examples=5000, text=True, convolutional=False, hidden=768, metrics=("accuracy", "loss"), best="accuracy",
+FACTS = Facts(examples=5000, modality="text", convolutional=False, hidden=768, metrics=("accuracy", "loss"), best="accuracy",
               problem_type=SINGLE_LABEL, loss="cross_entropy")
 
 
@@ -20,10 +20,10 @@ def config(strategy: str, task: str = "text-classification", **values: object) -
 
 
 def test_pictures_with_values_are_not_enlarged() -> None:
-    facts = dataclasses.replace(FACTS, text=False, problem_type=REGRESSION, loss="mse")
+    facts = dataclasses.replace(FACTS, modality="image", problem_type=REGRESSION, loss="mse")
     assert resolve(config("full", "image-regression"), facts)[0].data.crop == "none"
     assert resolve(config("full", "image-regression", **{"data.crop": "padded"}), facts)[0].data.crop == "padded"
-    assert resolve(config("full", "image-classification"), dataclasses.replace(FACTS, text=False))[0].data.crop == (
+    assert resolve(config("full", "image-classification"), dataclasses.replace(FACTS, modality="image"))[0].data.crop == (
         "resized")
 
 
@@ -32,7 +32,8 @@ def test_what_the_user_gave_is_kept() -> None:
     resolved, chosen = resolve(given, FACTS)
     assert (resolved.train.learning_rate, resolved.train.epochs, resolved.evaluate.best) == (0.5, 7.0, "loss")
     assert {default.name for default in chosen} == {"evaluate.metrics", "data.problem_type", "train.batch_size",
-                                                    "train.weight_decay", "train.loss"}
+                                                    "train.weight_decay", "train.loss",
+                                                    "train.class_weights"}
     assert all(default.reason for default in chosen)
 
 
@@ -40,7 +41,7 @@ def test_resolving_twice_changes_nothing() -> None:
     seen = 0
     for strategy in STRATEGIES.names():
         for task in TASKS.names():
-            facts = dataclasses.replace(FACTS, text=task.startswith("text"))
+            facts = dataclasses.replace(FACTS, modality=task.partition("-")[0])
             once, _ = resolve(config(strategy, task), facts)
             twice, chosen = resolve(once, facts)
             assert once == twice
@@ -51,7 +52,8 @@ def test_resolving_twice_changes_nothing() -> None:
 
 def test_only_fields_with_an_effect_are_filled_in() -> None:
     resolved, chosen = resolve(config("linear_probe"), FACTS)
-    assert {default.name for default in chosen} == {"data.problem_type", "evaluate.metrics", "evaluate.best"}
+    assert {default.name for default in chosen} == {"data.problem_type", "evaluate.metrics", "evaluate.best",
+                                                    "train.class_weights"}
     assert "learning_rate" not in effective(resolved)["train"]
     for strategy in STRATEGIES.names():
         _, chosen = resolve(config(strategy), FACTS)
@@ -79,7 +81,7 @@ def test_decay_that_an_optimizer_would_mix_with_the_gradient_is_off() -> None:
 
 
 def test_what_is_frozen_is_computed_once_unless_the_user_wants_augmentation() -> None:
-    pictures = dataclasses.replace(FACTS, text=False)
+    pictures = dataclasses.replace(FACTS, modality="image")
     found = {}
     for strategy in STRATEGIES.names():
         resolved, _ = resolve(config(strategy, "image-classification"), pictures)
