@@ -17,8 +17,8 @@ import tlhub
 from tests import tiny
 from tests.generated import write_images, write_measured, write_texts
 from tlhub.evaluation.metrics import direction
-from tlhub.registry import STRATEGIES, TASKS
 from tlhub.finished import Run
+from tlhub.registry import STRATEGIES, TASKS
 from tlhub.training.callbacks import read_history
 
 PICTURES = ("vit", "resnet", "convnextv2", "swin", "timm_resnet", "timm_efficientnet")

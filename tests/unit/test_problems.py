@@ -15,9 +15,9 @@ from tests.generated import WORDS, write_measured, write_table, write_texts
 from tlhub import results
 from tlhub.config import TrainConfig
 from tlhub.errors import DataError, UsageError
+from tlhub.finished import Run
 from tlhub.models.outputs import IDENTITY, standardising
 from tlhub.problems import PROBLEMS, MultiLabel, Regression, SingleLabel
-from tlhub.finished import Run
 from tlhub.training.callbacks import read_history
 
 COUNTS = {"train": 40, "validation": 12, "test": 12}

@@ -25,8 +25,8 @@ from tlhub import results
 from tlhub import run as run_module
 from tlhub.config import TrainConfig, as_dict
 from tlhub.errors import CheckpointError, DataError, StoppedError, TlhubError, UsageError
-from tlhub.options import from_kwargs
 from tlhub.finished import Run
+from tlhub.options import from_kwargs
 from tlhub.training import callbacks, checkpointing
 
 TASK = "text-classification"

@@ -76,14 +76,16 @@ class PreparedData:
         return self.target.names
 
 
-def prepare(data: DataConfig, modality: str, *, problems: tuple[str, ...] = (SINGLE_LABEL,), seed: int) -> PreparedData:
+def prepare(data: DataConfig, modality: str, *, problems: tuple[str, ...] = (SINGLE_LABEL,), seed: int,
+            keywords: tuple[str, ...] = ()) -> PreparedData:
     """Read a data set and make it ready for a run.
 
     Args:
         data: The data section of the configuration.
-        modality: `image` or `text`.
+        modality: `image`, `text`, `audio` or `corpus`.
         problems: The kinds of target that the task allows, its usual one first.
         seed: The run's seed; it decides on splits and subsets.
+        keywords: Classes that are told apart from all others taken together; none where every class is its own.
 
     Returns:
         Its splits, `train` and `validation` at least.
@@ -92,11 +94,12 @@ def prepare(data: DataConfig, modality: str, *, problems: tuple[str, ...] = (SIN
         UsageError: No data is given.
         DataError: The data cannot be used as it is; the message says what to change.
     """
-    return finish(begin(read_source(data, modality), data, modality, problems=problems), data, modality, seed=seed)
+    draft = begin(read_source(data, modality), data, modality, problems=problems, keywords=keywords)
+    return finish(draft, data, modality, seed=seed)
 
 
 def begin(source: Source, data: DataConfig, modality: str, *, problems: tuple[str, ...],
-          collect: bool = False) -> Draft:
+          keywords: tuple[str, ...] = (), collect: bool = False) -> Draft:
     """Find the columns of a data set and its kind of target; inputs are not looked at yet.
 
     Args:
@@ -104,6 +107,7 @@ def begin(source: Source, data: DataConfig, modality: str, *, problems: tuple[st
         data: The data section of the configuration.
         modality: `image` or `text`.
         problems: The kinds of target that the task allows.
+        keywords: As in `prepare`.
         collect: Collect what is wrong, rather than stop at the first.
 
     Raises:

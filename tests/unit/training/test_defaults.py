@@ -11,8 +11,8 @@ from tlhub.options import effective, why_without_effect
 from tlhub.registry import STRATEGIES, TASKS
 from tlhub.training.defaults import Facts, resolve
 
-FACTS = Facts(examples=5000, modality="text", convolutional=False, hidden=768, metrics=("accuracy", "loss"), best="accuracy",
-              problem_type=SINGLE_LABEL, loss="cross_entropy")
+FACTS = Facts(examples=5000, modality="text", convolutional=False, hidden=768, metrics=("accuracy", "loss"),
+              best="accuracy", problem_type=SINGLE_LABEL, loss="cross_entropy")
 
 
 def config(strategy: str, task: str = "text-classification", **values: object) -> RunConfig:
@@ -23,8 +23,8 @@ def test_pictures_with_values_are_not_enlarged() -> None:
     facts = dataclasses.replace(FACTS, modality="image", problem_type=REGRESSION, loss="mse")
     assert resolve(config("full", "image-regression"), facts)[0].data.crop == "none"
     assert resolve(config("full", "image-regression", **{"data.crop": "padded"}), facts)[0].data.crop == "padded"
-    assert resolve(config("full", "image-classification"), dataclasses.replace(FACTS, modality="image"))[0].data.crop == (
-        "resized")
+    pictures = dataclasses.replace(FACTS, modality="image")
+    assert resolve(config("full", "image-classification"), pictures)[0].data.crop == "resized"
 
 
 def test_what_the_user_gave_is_kept() -> None:
