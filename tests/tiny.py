@@ -22,6 +22,11 @@ SENTENCE = (
 WORDS = tuple(SENTENCE.split())
 TEXT_KINDS = ("bert", "roberta", "distilbert", "gpt2")
 IMAGE_KINDS = ("vit", "resnet", "convnextv2", "swin")
+AUDIO_KINDS = ("wav2vec2", "hubert", "wavlm", "whisper", "ast")
+"""wav2vec2 normalises groups and reads no mask, as the first ones do; HuBERT and WavLM are masked; the last two read
+log-mel features of a fixed length: Whisper of one second, AST of 32 frames."""
+WAVE_KINDS = AUDIO_KINDS[:3]
+RATE = 16000
 TIMM_MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "timm_resnet": ("resnet18", {"layers": [1, 1, 1, 1], "channels": [8, 8, 8, HIDDEN], "output_stride": 8}),
     "timm_vit": ("test_vit", {"img_size": SIZE, "patch_size": 8, "embed_dim": HIDDEN, "depth": 2, "num_heads": 2}),
@@ -87,11 +92,20 @@ def timm_preprocessing() -> dict[str, Any]:
             "std": DEVIATION}
 
 
+def feature_extractor(kind: str) -> Any:
+    """Return the feature extractor of an audio model, at 16 kHz."""
+    if kind == "whisper":
+        return transformers.WhisperFeatureExtractor(feature_size=16, chunk_length=1, sampling_rate=RATE)
+    if kind == "ast":
+        return transformers.ASTFeatureExtractor(num_mel_bins=16, max_length=32, sampling_rate=RATE)
+    return transformers.Wav2Vec2FeatureExtractor(sampling_rate=RATE, return_attention_mask=kind != "wav2vec2")
+
+
 def configuration(kind: str, **changes: Any) -> Any:
     """Return the configuration of a tiny model.
 
     Args:
-        kind: One of `TEXT_KINDS`, `IMAGE_KINDS` or `TIMM_KINDS`.
+        kind: One of `TEXT_KINDS`, `IMAGE_KINDS`, `TIMM_KINDS` or `AUDIO_KINDS`.
         changes: Fields to set otherwise.
     """
     if kind in TIMM_KINDS:
@@ -100,6 +114,11 @@ def configuration(kind: str, **changes: Any) -> Any:
                                               pretrained_cfg=timm_preprocessing())
     encoder = {"hidden_size": HIDDEN, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
     text = {"vocab_size": len(word_pieces()), "max_position_embeddings": 70, "pad_token_id": 0}
+    # Ten frames in a tenth of a second.
+    wave = encoder | {"conv_dim": (8, 8, 8), "conv_kernel": (10, 8, 4), "conv_stride": (5, 8, 4), "vocab_size": 12,
+                      "num_feat_extract_layers": 3, "num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2,
+                      "classifier_proj_size": 12, "pad_token_id": 0}
+    stable = wave | {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}
     makers: dict[str, tuple[Any, dict[str, Any]]] = {
         "bert": (transformers.BertConfig, encoder | text),
         "roberta": (transformers.RobertaConfig, encoder | text | {"type_vocab_size": 2, "bos_token_id": 2,
@@ -115,6 +134,16 @@ def configuration(kind: str, **changes: Any) -> Any:
                                                        "image_size": SIZE}),
         "swin": (transformers.SwinConfig, {"image_size": SIZE, "patch_size": 4, "embed_dim": 8, "depths": [1, 2],
                                            "num_heads": [1, 2], "window_size": 4}),
+        "wav2vec2": (transformers.Wav2Vec2Config, wave),
+        "hubert": (transformers.HubertConfig, stable),
+        "wavlm": (transformers.WavLMConfig, stable | {"num_buckets": 8, "max_bucket_distance": 20}),
+        "whisper": (transformers.WhisperConfig, {
+            "d_model": HIDDEN, "encoder_layers": 2, "decoder_layers": 1, "encoder_attention_heads": 2,
+            "decoder_attention_heads": 2, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32, "num_mel_bins": 16,
+            "max_source_positions": 50, "max_target_positions": 20, "vocab_size": 12, "classifier_proj_size": 12,
+            "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 1, "decoder_start_token_id": 2}),
+        "ast": (transformers.ASTConfig, encoder | {"num_mel_bins": 16, "max_length": 32, "patch_size": 8,
+                                                   "frequency_stride": 8, "time_stride": 8}),
     }
     make, fields = makers[kind]
     return make(**{**fields, **changes})
@@ -124,6 +153,8 @@ def processor(kind: str) -> Any:
     """Return the processor that goes with a kind of model."""
     if kind in IMAGE_KINDS + TIMM_KINDS:
         return image_processor(kind)
+    if kind in AUDIO_KINDS:
+        return feature_extractor(kind)
     return byte_pairs() if kind == "gpt2" else word_pieces()
 
 
@@ -131,7 +162,7 @@ def model(kind: str, labels: Sequence[str] | None = None, *, seed: int = 0, **ch
     """Return a tiny random model, larger in spread than a fresh one so that outputs differ between inputs.
 
     Args:
-        kind: One of `TEXT_KINDS`, `IMAGE_KINDS` or `TIMM_KINDS`.
+        kind: One of `TEXT_KINDS`, `IMAGE_KINDS`, `TIMM_KINDS` or `AUDIO_KINDS`.
         labels: Names for a classifier; None for the backbone alone.
         seed: Seed of the weights.
         changes: Fields of the configuration to set otherwise.
@@ -148,6 +179,8 @@ def model(kind: str, labels: Sequence[str] | None = None, *, seed: int = 0, **ch
         made = automatic.from_config(settings)
         with torch.no_grad():
             for name, tensor in [*made.named_parameters(), *made.named_buffers()]:
+                if name.endswith("weight.original0"):
+                    continue  # the lengths of a weight norm, which belong to the directions beside them
                 if tensor.is_floating_point() and tensor.dim() > 1:
                     # Models without norms, such as VGG, must not swell from layer to layer.
                     swell = 0.2 if kind not in TIMM_KINDS else min(0.2, (2 / tensor[0].numel()) ** 0.5)
@@ -166,6 +199,8 @@ def auto_names(kind: str) -> tuple[str, str]:
     """Return the names of the auto classes of model and processor."""
     if kind in IMAGE_KINDS + TIMM_KINDS:
         return "AutoModelForImageClassification", "AutoImageProcessor"
+    if kind in AUDIO_KINDS:
+        return "AutoModelForAudioClassification", "AutoFeatureExtractor"
     return "AutoModelForSequenceClassification", "AutoTokenizer"
 
 
@@ -174,7 +209,7 @@ def checkpoint(folder: Path, kind: str, labels: Sequence[str] | None = None, *, 
 
     Args:
         folder: Where to save.
-        kind: One of `TEXT_KINDS`, `IMAGE_KINDS` or `TIMM_KINDS`.
+        kind: One of `TEXT_KINDS`, `IMAGE_KINDS`, `TIMM_KINDS` or `AUDIO_KINDS`.
         labels: Names for a classifier; None for the backbone alone.
         seed: Seed of the weights.
         changes: Fields of the configuration to set otherwise.
@@ -192,9 +227,18 @@ def checkpoint(folder: Path, kind: str, labels: Sequence[str] | None = None, *, 
     return folder
 
 
-def inputs(kind: str, examples: int = 4, seed: int = 0) -> dict[str, torch.Tensor]:
-    """Return a batch of a model's keyword arguments, the texts of different lengths."""
+def clips(examples: int = 4, seed: int = 0) -> list[Any]:
+    """Return waveforms of 0.1 s at 16 kHz and more, each 25 ms longer than the one before, float32 arrays (t,)."""
     generator = torch.Generator().manual_seed(seed)
+    return [(0.1 * torch.randn(1600 + 400 * row, generator=generator)).numpy() for row in range(examples)]
+
+
+def inputs(kind: str, examples: int = 4, seed: int = 0) -> dict[str, torch.Tensor]:
+    """Return a batch of a model's keyword arguments, texts and clips of different lengths."""
+    generator = torch.Generator().manual_seed(seed)
+    if kind in AUDIO_KINDS:
+        padding = {"padding": True} if kind in WAVE_KINDS else {}
+        return dict(processor(kind)(clips(examples, seed), sampling_rate=RATE, return_tensors="pt", **padding))
     if kind in IMAGE_KINDS or kind.startswith("timm"):
         return {"pixel_values": torch.randn(examples, 3, SIZE, SIZE, generator=generator)}
     texts = [" ".join(WORDS[(3 * row + column) % len(WORDS)] for column in range(2 + row)) for row in range(examples)]
