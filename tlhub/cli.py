@@ -13,6 +13,7 @@ from typing import Any
 from tlhub import __version__, launching, options
 from tlhub.config import RunConfig
 from tlhub.errors import DataError, TlhubError, UsageError, is_disk_full
+from tlhub.evaluation.scores import flat
 from tlhub.launching import Ending
 from tlhub.parsers import FINETUNE, Command, one_line, suggestion
 
@@ -232,7 +233,7 @@ def _of_rank() -> str:
 
 
 def _scores(scores: dict[str, Any]) -> str:
-    return "  ".join(f"{name} {value:.4f}" for name, value in scores.items() if isinstance(value, float))
+    return "  ".join(f"{name} {value:.4f}" for name, value in flat(scores).items() if isinstance(value, float))
 
 
 def _overview() -> str:

@@ -13,6 +13,7 @@ from tlhub.config import MULTI_LABEL, REGRESSION, SINGLE_LABEL, RunConfig, Train
 from tlhub.data.sampling import class_sampling
 from tlhub.errors import UsageError
 from tlhub.evaluation import baselines, metrics, plots
+from tlhub.evaluation.scores import Scores
 from tlhub.models.outputs import IDENTITY, OutputMap, one_sigmoid, standardising
 from tlhub.training.objectives import (
     CrossEntropy,
@@ -76,16 +77,22 @@ class Problem(ABC):
         """
 
     def facts(self, outputs: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray],
-              groups: Mapping[str, np.ndarray | None], names: Sequence[str]) -> dict[str, Any]:
-        """Return what else `metrics.json` should tell of a fitted model, plain values by name.
+              groups: Mapping[str, np.ndarray | None], names: Sequence[str], config: RunConfig) -> dict[str, Any]:
+        """Return what else `metrics.json`, or the scores of a finished run on other data, should tell.
 
         Args:
-            outputs: Final outputs of `validation` and, where there is one, `test`, each (n, c).
+            outputs: Final outputs of `validation` and, where there is one, `test`, each (n, c); of a finished run only
+                those of the other data, as `test`.
             labels: Of the same splits.
             groups: The group of each example (speaker, patient), or None, of the same splits.
             names: Of the outputs.
+            config: The run.
         """
         return {}
+
+    def sections(self, content: Mapping[str, Any]) -> list[list[str]]:
+        """Return further sections of the report, each its lines, from the content of `metrics.json`."""
+        return []
 
     def draw(self, outputs: np.ndarray, labels: np.ndarray, names: Sequence[str], split: str,
              folder: Path) -> tuple[Path, ...]:
@@ -102,14 +109,14 @@ class Problem(ABC):
 
     @abstractmethod
     def baselines(self, train_labels: np.ndarray, labels: np.ndarray, names: Sequence[str],
-                  classes: int) -> dict[str, dict[str, float]]:
+                  classes: int) -> Mapping[str, Scores]:
         """Return what can be reached without looking at the inputs: scores by baseline and metric."""
 
     @abstractmethod
     def predictions(self, outputs: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:
         """Return one plain dictionary for each row of final outputs (n, c)."""
 
-    def score(self, outputs: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> dict[str, float]:
+    def score(self, outputs: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> Scores:
         """Return metrics by name for final outputs (n, c)."""
         return metrics.compute(names, outputs, labels)
 
@@ -130,7 +137,7 @@ class SingleLabel(Problem):
             prior=train.logit_adjustment * log_prior(seen, classes) if train.logit_adjustment else None)
 
     def baselines(self, train_labels: np.ndarray, labels: np.ndarray, names: Sequence[str],
-                  classes: int) -> dict[str, dict[str, float]]:
+                  classes: int) -> Mapping[str, Scores]:
         """Return the scores of always answering the most frequent class."""
         return {"majority": baselines.majority(train_labels, labels, names, classes)}
 
@@ -166,7 +173,7 @@ class MultiLabel(Problem):
             focal_gamma=train.focal_gamma if train.loss == "focal" else 0.0)
 
     def baselines(self, train_labels: np.ndarray, labels: np.ndarray, names: Sequence[str],
-                  classes: int) -> dict[str, dict[str, float]]:
+                  classes: int) -> Mapping[str, Scores]:
         """Return the scores of always answering the labels that most training examples have."""
         return {"majority": baselines.majority(train_labels, labels, names, classes)}
 
@@ -199,7 +206,7 @@ class Regression(Problem):
                            huber_delta=train.huber_delta if train.loss == "huber" else None)
 
     def baselines(self, train_labels: np.ndarray, labels: np.ndarray, names: Sequence[str],
-                  classes: int) -> dict[str, dict[str, float]]:
+                  classes: int) -> Mapping[str, Scores]:
         """Return the scores of always answering the training examples' mean."""
         return {"mean": baselines.mean(train_labels, labels, names)}
 

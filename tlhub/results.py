@@ -22,6 +22,7 @@ from tlhub.evaluation.baselines import knn
 from tlhub.evaluation.breakdown import breakdown
 from tlhub.evaluation.calibration import fit_temperature, reliability
 from tlhub.evaluation.intervals import bootstrap_intervals
+from tlhub.evaluation.scores import Scores, one_number
 from tlhub.evaluation.sheets import sheet
 from tlhub.models.outputs import temperature
 from tlhub.models.saving import save_model
@@ -47,7 +48,8 @@ def score_split(problem: Problem, outputs: np.ndarray, labels: np.ndarray, confi
     names = config.evaluate.metrics
     intervals = bootstrap_intervals(names, outputs, labels, resamples=config.evaluate.resamples, seed=config.seed)
     return {"metrics": problem.score(outputs, labels, names),
-            "intervals": {name: list(interval) for name, interval in intervals.items()}}
+            "intervals": {name: {part: edges and list(edges) for part, edges in interval.items()}
+                          if isinstance(interval, dict) else list(interval) for name, interval in intervals.items()}}
 
 
 def finish(bench: Workbench, fitted: Fitted, data: PreparedData, times: dict[str, float]) -> None:
@@ -76,7 +78,8 @@ def finish(bench: Workbench, fitted: Fitted, data: PreparedData, times: dict[str
     content = _content(bench, fitted, scores, times) | {"breakdown": breakdowns} | calibration
     content["baselines"] = _baselines(bench)
     content |= bench.problem.facts(outputs, {split: bench.inputs[split].labels for split in outputs},
-                                   {split: data.splits[split].groups for split in outputs}, bench.target.names)
+                                   {split: data.splits[split].groups for split in outputs}, bench.target.names,
+                                   bench.config)
     content["time"]["evaluate_s"] = time.perf_counter() - started
     save_model(fitted.model, bench.checkpoint.processor, bench.folder.path / "model", origin=bench.checkpoint.origin,
                label_names=bench.target.names, save_base=bench.config.model.save_base)
@@ -89,7 +92,7 @@ def finish(bench: Workbench, fitted: Fitted, data: PreparedData, times: dict[str
     facts = {"checkpoint revision": origin.revision or "as found", "checkpoint SHA-256": origin.weight_hash,
              "data fingerprint": data.fingerprint, **versions()}
     report.write_report(bench.folder.path, config=as_dict(bench.config), metrics=content, notes=list(data.notes),
-                        facts=facts)
+                        facts=facts, sections=bench.problem.sections(content))
     shutil.rmtree(bench.folder.path / "checkpoints", ignore_errors=True)
     bench.accelerator.wait_for_everyone()
 
@@ -105,7 +108,7 @@ def _calibrated(bench: Workbench, fitted: Fitted,
     found = fit_temperature(outputs["validation"], bench.inputs["validation"].labels)
     divide = temperature(found)
     cooled = {split: divide.apply(values) for split, values in outputs.items()}
-    errors = {split: [bench.problem.score(values, bench.inputs[split].labels, ["ece"])["ece"]
+    errors = {split: [one_number(bench.problem.score(values, bench.inputs[split].labels, ["ece"])["ece"])
                       for values in (outputs[split], cooled[split])] for split in outputs}
     applied = bench.config.evaluate.calibrate
     if applied:
@@ -131,11 +134,11 @@ def _content(bench: Workbench, fitted: Fitted, scores: Mapping[str, Any], times:
     }
 
 
-def _baselines(bench: Workbench) -> dict[str, dict[str, float]]:
+def _baselines(bench: Workbench) -> dict[str, Scores]:
     """Return what a fitted model has to beat, on the test split or else on validation."""
     split = "test" if "test" in bench.inputs else "validation"
     train, scored = bench.inputs["train"].labels, bench.inputs[split].labels
-    baselines = bench.problem.baselines(train, scored, bench.config.evaluate.metrics, bench.classes)
+    baselines = dict(bench.problem.baselines(train, scored, bench.config.evaluate.metrics, bench.classes))
     if bench.known_features:
         features = bench.known_features[bench.read_features]
         baselines["knn"] = knn(features["train"], train, features[split], scored, bench.config.evaluate.metrics)
@@ -144,13 +147,14 @@ def _baselines(bench: Workbench) -> dict[str, dict[str, float]]:
 
 def _draw(bench: Workbench, outputs: Mapping[str, np.ndarray], content: Mapping[str, Any]) -> None:
     """Draw the plots of a run."""
+    problem = bench.task.problem(bench.target.problem_type, content)
     folder = bench.folder.path / "plots"
     folder.mkdir(exist_ok=True)
     history = read_history(bench.folder.path / "history.jsonl")
     if history:
         plots.curves(history, folder / "curves.png", one_loss=_trained_as_scored(bench.config))
     for split, values in outputs.items():
-        bench.problem.draw(values, bench.inputs[split].labels, bench.target.names, split, folder)
+        problem.draw(values, bench.inputs[split].labels, bench.target.names, split, folder)
     if "calibration" in content:
         _draw_reliability(bench, outputs, content["calibration"], folder)
     train = bench.inputs["train"]

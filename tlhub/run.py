@@ -196,8 +196,9 @@ def _check_target(task: Task, config: RunConfig, target: Target) -> None:
     best = config.evaluate.best
     names = [*config.evaluate.metrics, *([best] if best else [])]
     scores = problem.score(np.eye(2), made_up[target.problem_type], names)
-    if best and best not in scores:
-        raise UsageError(f"--evaluate.best {best!r} is no score by itself; take one of: {', '.join(scores)}")
+    if best and not isinstance(scores.get(best), float):
+        single = [name for name, score in scores.items() if isinstance(score, float)]
+        raise UsageError(f"--evaluate.best {best!r} is no score by itself; take one of: {', '.join(single)}")
     if best and best not in METRICS and direction(best) > 0:
         logger.info("evaluate.best %r is not tlhub's own: its highest value is taken for the best", best)
 

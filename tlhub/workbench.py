@@ -25,6 +25,7 @@ from tlhub.data.image import ImageInputs
 from tlhub.data.sampling import class_sampling
 from tlhub.data.targets import Target
 from tlhub.evaluation import metrics
+from tlhub.evaluation.scores import Scores
 from tlhub.folder import RunFolder
 from tlhub.models.blocks import block_index, blocks
 from tlhub.models.checkpoints import Checkpoint
@@ -277,7 +278,7 @@ class Workbench:
         assert best is not None
         names = list(dict.fromkeys([*names, best]))
 
-        def score() -> dict[str, float]:
+        def score() -> Scores:
             outputs = self.outputs.apply(predict_logits(model, inputs, self.accelerator))
             return self.problem.score(outputs, inputs.labels, names)
 

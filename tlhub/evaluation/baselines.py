@@ -12,12 +12,13 @@ import numpy as np
 import torch
 
 from tlhub.evaluation.metrics import compute
+from tlhub.evaluation.scores import Scores
 
 _CHUNK = 32_000_000
 """Similarities held at a time."""
 
 
-def majority(train_labels: np.ndarray, test_labels: np.ndarray, names: Sequence[str], classes: int) -> dict[str, float]:
+def majority(train_labels: np.ndarray, test_labels: np.ndarray, names: Sequence[str], classes: int) -> Scores:
     """Score the prediction that says the training data's most frequent class, with the classes' frequencies as odds.
 
     Of several labels it says those that most training examples have. Frequencies are smoothed by one example a class,
@@ -41,7 +42,7 @@ def majority(train_labels: np.ndarray, test_labels: np.ndarray, names: Sequence[
     return compute(names, np.tile(logits, (len(test_labels), 1)), test_labels)
 
 
-def mean(train_labels: np.ndarray, test_labels: np.ndarray, names: Sequence[str]) -> dict[str, float]:
+def mean(train_labels: np.ndarray, test_labels: np.ndarray, names: Sequence[str]) -> Scores:
     """Score the prediction that says the mean of the training data.
 
     Args:
@@ -56,7 +57,7 @@ def mean(train_labels: np.ndarray, test_labels: np.ndarray, names: Sequence[str]
 
 
 def knn(train_features: np.ndarray, train_labels: np.ndarray, features: np.ndarray, labels: np.ndarray,
-        names: Sequence[str], *, k: int = 5) -> dict[str, float]:
+        names: Sequence[str], *, k: int = 5) -> Scores:
     """Score the answer of the k nearest training examples by cosine similarity.
 
     For classes it is their majority, for several labels the majority about each label, for values their mean. Of

@@ -12,6 +12,8 @@ from tlhub.evaluation.outcomes import ClassOutcome, LabelsOutcome, Outcome, Valu
 
 Decided = ClassOutcome | LabelsOutcome
 """An outcome of decisions that are right or wrong."""
+FALSE_ACCEPT_RATES = (0.01, 0.05)
+"""Shares of the first class's examples at which `miss_rates` are told."""
 
 
 def accuracy(outcome: Decided) -> np.ndarray:
@@ -86,6 +88,58 @@ def ece(outcome: Decided) -> np.ndarray:
 def loss(outcome: Outcome) -> np.ndarray:
     """Return the mean loss: cross-entropy in nats (mean over labels of the binary one), or squared error of values."""
     return np.asarray(outcome.losses.mean(axis=-1))
+
+
+def average_precision(outcome: ClassOutcome) -> np.ndarray:
+    """Return the average precision of finding all classes but the first by their probability; 0 without such examples.
+
+    The sum over the distinct probabilities of (recall there - recall above) times precision there, as in scikit-learn.
+    """
+    order = np.argsort(-outcome.log_odds, axis=-1, kind="stable")
+    scores = np.take_along_axis(outcome.log_odds, order, axis=-1)
+    found = np.take_along_axis(outcome.labels > 0, order, axis=-1)
+    count = scores.shape[-1]
+    precision = found.cumsum(axis=-1) / np.arange(1, count + 1)
+    # Of examples with equal probabilities all are accepted or none: each has the precision at the last of them.
+    last = np.ones(scores.shape, dtype=bool)
+    last[..., :-1] = scores[..., 1:] != scores[..., :-1]
+    ends = np.where(last, np.arange(count), count)
+    ends = np.minimum.accumulate(ends[..., ::-1], axis=-1)[..., ::-1]
+    return _ratio((found * np.take_along_axis(precision, ends, axis=-1)).sum(axis=-1), found.sum(axis=-1))
+
+
+def miss_rates(outcome: ClassOutcome) -> np.ndarray:
+    """Return the share of other examples that is missed where few of the first class's are accepted, shape (..., r).
+
+    For each of `FALSE_ACCEPT_RATES` the threshold of the probability is the lowest that accepts no larger share of the
+    first class. Without examples of the first class, or without others, it is NaN.
+    """
+    first = outcome.labels == 0
+    count = first.sum(axis=-1)
+    missed, others = [], (~first).sum(axis=-1)
+    falling = -np.sort(-np.where(first, outcome.log_odds, -np.inf), axis=-1)
+    for rate in FALSE_ACCEPT_RATES:
+        # The first one too many: what is not above it has to be rejected, or with its equals it would be accepted too.
+        refused = np.take_along_axis(falling, allowed(rate, count)[..., None], axis=-1)
+        missed.append(_ratio(((outcome.log_odds <= refused) & ~first).sum(axis=-1), others))
+    return np.asarray(np.where(((others > 0) & (count > 0))[..., None], np.stack(missed, axis=-1), np.nan))
+
+
+def miss_rates_told(outcome: ClassOutcome) -> np.ndarray:
+    """Return which `miss_rates` the examples can tell, bool, shape (..., r).
+
+    A rate takes as many examples of the first class as make one false accept: of 20, none accepted shows nothing about
+    a rate of 0.01.
+    """
+    first = (outcome.labels == 0).sum(axis=-1)
+    told = np.stack([allowed(rate, first) > 0 for rate in FALSE_ACCEPT_RATES], axis=-1)
+    return np.asarray(told & (outcome.labels.shape[-1] > first)[..., None])
+
+
+def allowed(rate: float, count: np.ndarray) -> np.ndarray:
+    """Return how many of some examples may be accepted at a rate below 1, int64, of the shape of `count`."""
+    # 0.29 of 100 is 28.999999999999996 in floating point.
+    return np.asarray(np.floor(rate * np.asarray(count) + 1e-9).astype(np.int64))
 
 
 def pearson(outcome: ValueOutcome) -> np.ndarray:

@@ -15,6 +15,7 @@ import numpy as np
 from tlhub.errors import UsageError, nearest
 from tlhub.evaluation import measures
 from tlhub.evaluation.outcomes import ClassOutcome, LabelsOutcome, Outcome, ValueOutcome, outcome_of
+from tlhub.evaluation.scores import Score, Scores, metric_of
 
 _NUMBER, _CLASS = datasets.Value("float64"), datasets.Value("int64")
 _ROW = datasets.List(_NUMBER)
@@ -24,7 +25,7 @@ _ROWS = datasets.Features({"predictions": _ROW, "references": _ROW})
 _VALUES = datasets.Features({"predictions": _NUMBER, "references": _NUMBER})
 _WORDS = {ClassOutcome: "classes", LabelsOutcome: "several labels", ValueOutcome: "values"}
 _LOWER_IS_BETTER = frozenset({"ece", "loss", "mae", "rmse", "mse", "mape", "smape", "mase", "perplexity",
-                              "bits_per_byte", "wer", "cer", "ter", "brier_score"})
+                              "bits_per_byte", "wer", "cer", "ter", "brier_score", "miss_rate_at_fa_rate"})
 
 
 class Metric(evaluate.Metric):  # type: ignore[misc]
@@ -37,11 +38,25 @@ class Metric(evaluate.Metric):  # type: ignore[misc]
         measure: What it computes of an outcome.
         kinds: The kinds of outcome.
         needs_logits: Whether classes, or 0 and 1 for labels, are not enough as predictions.
+        parts: Names of the parts, where `measure` gives several numbers, shape (..., parts).
+        told: Which of the parts the examples can tell, bool, of the same shape.
     """
 
     measure: ClassVar[staticmethod[[Any], np.ndarray]]
     kinds: ClassVar[tuple[type[Outcome], ...]]
     needs_logits: ClassVar[bool] = False
+    parts: ClassVar[tuple[str, ...]] = ()
+    told: ClassVar[staticmethod[[Any], np.ndarray] | None] = None
+
+    @classmethod
+    def score(cls, outcome: Outcome) -> Score:
+        """Return the measure of one sample as plain numbers; None for a part that the examples cannot tell."""
+        found = cls.measure(outcome)
+        if not cls.parts:
+            return float(found)
+        known = np.isfinite(found) if cls.told is None else cls.told(outcome)
+        return {part: float(value) if enough else None
+                for part, value, enough in zip(cls.parts, found, known, strict=True)}
 
     def _info(self) -> evaluate.MetricInfo:
         features = []
@@ -55,9 +70,9 @@ class Metric(evaluate.Metric):  # type: ignore[misc]
                                    inputs_description=str(Metric.__doc__))
 
     def _compute(self, *, predictions: list[Any], references: list[Any],
-                 classes: int | None = None) -> dict[str, float]:
+                 classes: int | None = None) -> dict[str, Score]:
         outcome = _outcome_of_lists(self, np.asarray(predictions), np.asarray(references), classes)
-        return {self.name: float(type(self).measure(outcome))}
+        return {self.name: self.score(outcome)}
 
 
 class Accuracy(Metric):
@@ -117,6 +132,27 @@ class Ece(Metric):
     needs_logits = True
 
 
+class AveragePrecision(Metric):
+    """Average precision of finding all classes but the first, such as keywords, by their probability."""
+
+    measure = staticmethod(measures.average_precision)
+    kinds = (ClassOutcome,)
+    needs_logits = True
+
+
+class MissRateAtFaRate(Metric):
+    """Share of all classes but the first that is missed where at most 1% and 5% of the first class are accepted.
+
+    A rate is None where the first class has fewer examples than make one false accept.
+    """
+
+    measure = staticmethod(measures.miss_rates)
+    kinds = (ClassOutcome,)
+    needs_logits = True
+    parts = tuple(f"{rate:g}" for rate in measures.FALSE_ACCEPT_RATES)
+    told = staticmethod(measures.miss_rates_told)
+
+
 class Loss(Metric):
     """Mean cross-entropy in nats, averaged over several labels; of values the mean squared error.
 
@@ -158,8 +194,8 @@ class R2(Metric):
 
 METRICS: dict[str, type[Metric]] = {
     "accuracy": Accuracy, "precision_macro": PrecisionMacro, "recall_macro": RecallMacro, "f1_macro": F1Macro,
-    "f1_micro": F1Micro, "f1": F1, "mcc": Mcc, "ece": Ece, "loss": Loss, "pearson": Pearson, "mae": Mae, "rmse": Rmse,
-    "r2": R2,
+    "f1_micro": F1Micro, "f1": F1, "mcc": Mcc, "ece": Ece, "average_precision": AveragePrecision,
+    "miss_rate_at_fa_rate": MissRateAtFaRate, "loss": Loss, "pearson": Pearson, "mae": Mae, "rmse": Rmse, "r2": R2,
 }
 """Every metric that is here without the network, by name."""
 
@@ -186,7 +222,7 @@ def load_metric(name: str) -> evaluate.EvaluationModule:
                          f"{nearest(name, METRICS)}") from error
 
 
-def compute(names: Sequence[str], logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+def compute(names: Sequence[str], logits: np.ndarray, labels: np.ndarray) -> Scores:
     """Score predictions by several metrics.
 
     Metrics of tlhub are measured on the arrays: the same functions as in their modules, without the way through Arrow,
@@ -198,17 +234,18 @@ def compute(names: Sequence[str], logits: np.ndarray, labels: np.ndarray) -> dic
         labels: Classes, integer, shape (n,); labels, bool, shape (n, c); or values, float, shape (n, t) or (n,).
 
     Returns:
-        Plain numbers by metric; a metric of `evaluate` that returns several gives `<name>_<key>` for the others.
+        Plain numbers by metric, or by metric and part; a metric of `evaluate` that returns several gives
+        `<name>_<key>` for the others.
 
     Raises:
         UsageError: A metric is unknown, or does not apply to such labels.
         TlhubError: An output is not a number.
     """
     outcome = outcome_of(logits, labels)
-    scores: dict[str, float] = {}
+    scores: dict[str, Score] = {}
     for name in names:
         if applies(name, outcome):
-            scores[name] = float(METRICS[name].measure(outcome))
+            scores[name] = METRICS[name].score(outcome)
         elif name in METRICS:
             valid = ", ".join(sorted(other for other in METRICS if applies(other, outcome)))
             raise UsageError(f"metric {name!r} does not apply to predicted {_WORDS[type(outcome)]}; valid: {valid}")
@@ -223,8 +260,12 @@ def applies(name: str, outcome: Outcome) -> bool:
 
 
 def direction(name: str) -> int:
-    """Return 1 where a higher value of the metric is better, -1 where a lower one is; 1 for metrics not known here."""
-    return -1 if name in _LOWER_IS_BETTER else 1
+    """Return 1 where a higher value of the metric is better, -1 where a lower one is; 1 for metrics not known here.
+
+    Args:
+        name: Of a metric, or of one of its parts (`tlhub.evaluation.scores.flat`).
+    """
+    return -1 if metric_of(name) in _LOWER_IS_BETTER else 1
 
 
 def confusion_matrix(predictions: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
@@ -259,7 +300,7 @@ def _outcome_of_lists(metric: Metric, predictions: np.ndarray, references: np.nd
         return ValueOutcome.from_values(predictions, references)
     said, right = predictions.astype(np.int64), references.astype(np.int64)
     size = classes or 1 + int(max(said.max(), right.max(), 1))
-    return ClassOutcome(right, said, np.ones(len(said)), np.zeros(len(said)), size)
+    return ClassOutcome(right, said, np.ones(len(said)), np.zeros(len(said)), np.zeros(len(said)), size)
 
 
 def _score_elsewhere(name: str, outcome: Outcome) -> dict[str, float]:

@@ -37,6 +37,7 @@ class ClassOutcome(Sample):
         predictions: The predicted class, int64, shape (..., n).
         confidence: Probability of the predicted class, float64, shape (..., n); all ones where only classes are known.
         losses: Minus the log of the right class's probability, float64, shape (..., n).
+        log_odds: Log odds of any class but the first, float64, shape (..., n); all zeros where only classes are known.
         classes: The number of classes.
     """
 
@@ -44,6 +45,7 @@ class ClassOutcome(Sample):
     predictions: np.ndarray
     confidence: np.ndarray
     losses: np.ndarray
+    log_odds: np.ndarray
     classes: int
 
     @classmethod
@@ -58,7 +60,7 @@ class ClassOutcome(Sample):
         rows = np.arange(len(logits))
         predictions = logits.argmax(axis=1)
         return cls(labels.astype(np.int64), predictions, np.exp(log_probabilities[rows, predictions]),
-                   -log_probabilities[rows, labels.astype(np.int64)], logits.shape[1])
+                   -log_probabilities[rows, labels.astype(np.int64)], log_odds(logits), logits.shape[1])
 
     @property
     def width(self) -> int:
@@ -223,6 +225,18 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
     scores = logits.astype(np.float64)
     scores -= scores.max(axis=1, keepdims=True)
     return np.asarray(scores - np.log(np.exp(scores).sum(axis=1, keepdims=True)))
+
+
+def log_odds(logits: np.ndarray) -> np.ndarray:
+    """Return the log odds of any class but the first, float64, shape (n,).
+
+    They order examples as the probability does, and still tell them apart where that is 0 or 1 to the last digit.
+
+    Args:
+        logits: Shape (n, c).
+    """
+    scores = logits.astype(np.float64)
+    return np.asarray(np.logaddexp.reduce(scores[:, 1:], axis=1) - scores[:, 0])
 
 
 def _refuse(bad: np.ndarray) -> None:

@@ -16,6 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from tlhub.evaluation.calibration import Reliability
 from tlhub.evaluation.measures import r2
 from tlhub.evaluation.outcomes import ECE_BINS, ValueOutcome
+from tlhub.evaluation.scores import flat
 
 Point = tuple[float, float]
 _NAME_LENGTH = 24
@@ -172,13 +173,13 @@ def _write_counts(axes: Axes, matrix: np.ndarray, shares: np.ndarray, size: floa
 
 def _series(history: Sequence[Mapping[str, Any]], *, one_loss: bool) -> dict[str, dict[str, list[Point]]]:
     """Return (step, value) pairs by panel and split; values that are not finite are left out."""
-    validated = {name for line in history for name in line.get("validation", {})}
+    validated = {name for line in history for name in flat(line.get("validation", {}))}
     series: dict[str, dict[str, list[Point]]] = {}
     for line in history:
         split = "validation" if "validation" in line else "training"
         values = line.get("validation", {name: line[name] for name in ("loss", "learning_rate", *sorted(validated))
                                          if name in line})
-        for name, value in values.items():
+        for name, value in flat(values).items():
             if not isinstance(value, (int, float)) or not np.isfinite(value):
                 continue
             panel = f"{split} loss" if name == "loss" and not one_loss else name.replace("_", " ")

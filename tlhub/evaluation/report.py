@@ -8,9 +8,10 @@ from typing import Any
 
 from tlhub.config import MULTI_LABEL, REGRESSION
 from tlhub.evaluation.metrics import direction
+from tlhub.evaluation.scores import flat
 
 _MOST_ROWS = 30
-_PLOT_ORDER = ("curves", "predicted", "confusion", "reliability")
+_PLOT_ORDER = ("curves", "predicted", "det", "confusion", "reliability")
 """Beginnings of the plots' names in the order in which they are shown; others follow."""
 
 
@@ -28,10 +29,11 @@ def losing_to(metrics: Mapping[str, Any], best: str | None = None) -> list[str]:
         Sentences; none where every baseline is beaten (or met by a perfect score).
     """
     split = _scored(metrics)
-    scores: Mapping[str, float] = metrics.get(split, {})
+    scores = flat(metrics.get(split, {}))
     sentences = []
-    for name, baseline in metrics.get("baselines", {}).items():
-        shared = [metric for metric in scores if metric in baseline]
+    for name, values in metrics.get("baselines", {}).items():
+        baseline = flat(values)
+        shared = [metric for metric, score in scores.items() if None not in (score, baseline.get(metric))]
         if not shared:
             continue
         metric = best if best in shared else shared[0]
@@ -44,7 +46,7 @@ def losing_to(metrics: Mapping[str, Any], best: str | None = None) -> list[str]:
 
 
 def write_report(folder: Path, *, config: Mapping[str, Any], metrics: Mapping[str, Any], notes: Sequence[str] = (),
-                 facts: Mapping[str, Any] | None = None) -> Path:
+                 facts: Mapping[str, Any] | None = None, sections: Sequence[Sequence[str]] = ()) -> Path:
     """Write `report.md` into a run's folder.
 
     Args:
@@ -54,6 +56,7 @@ def write_report(folder: Path, *, config: Mapping[str, Any], metrics: Mapping[st
             `calibration`, {"temperature", "applied", "ece": {split: [before, after]}}, are told where they are there.
         notes: What was noticed about the data.
         facts: Further lines of the model card, such as versions and the checkpoint's revision.
+        sections: What else is to be told of the scores, each section as its lines.
 
     Returns:
         The path of `report.md`.
@@ -61,7 +64,7 @@ def write_report(folder: Path, *, config: Mapping[str, Any], metrics: Mapping[st
     data_source = _section(config, "data").get("source", "")
     title = f"# {metrics['task']}: {metrics['model']} on {data_source}"
     parts = [[title], _what_was_done(config, metrics), _alarms(config, metrics), _scores(metrics), _baselines(metrics),
-             _breakdown(metrics), _calibration(metrics), _data(metrics, notes), _plots(folder),
+             *sections, _breakdown(metrics), _calibration(metrics), _data(metrics, notes), _plots(folder),
              _card(config, metrics, facts or {})]
     path = folder / "report.md"
     path.write_text("\n\n".join("\n".join(part) for part in parts if part) + "\n", encoding="utf-8")
@@ -87,17 +90,19 @@ def _alarms(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[str]:
 def _scores(metrics: Mapping[str, Any]) -> list[str]:
     lines = ["## Scores"]
     for split in ("test", "validation"):
-        scores: Mapping[str, float] = metrics.get(split, {})
+        scores = flat(metrics.get(split, {}))
         if not scores:
             continue
-        intervals = metrics.get("intervals", {}).get(split, {})
-        rows = [(name, _cell(value), _interval(intervals.get(name)), "higher" if direction(name) > 0 else "lower")
+        intervals = flat(metrics.get("intervals", {}).get(split, {}))
+        rows = [(name, cell(value), interval(intervals.get(name)), "higher" if direction(name) > 0 else "lower")
                 for name, value in scores.items()]
         count = metrics.get("data", {}).get(split)
         caption = f"{split.capitalize()}" + (f", {count:,} examples" if isinstance(count, int) else "")
-        lines += ["", f"{caption}:", "", *_table(("metric", "value", "95% interval", "better"), rows)]
+        lines += ["", f"{caption}:", "", *table(("metric", "value", "95% interval", "better"), rows)]
     lines += ["", "Intervals are percentiles over bootstrap resamples of the examples; they do not cover the choice of "
                   "the seed."]
+    if any(None in flat(metrics.get(split, {})).values() for split in ("test", "validation")):
+        lines += ["", "A score without a value cannot be told from so few examples."]
     if {"mae", "rmse"} & metrics.get(_scored(metrics), {}).keys():
         lines += ["", "`mae` and `rmse` are in the units of the target; of several targets every score is the mean."]
     if not metrics.get("test"):
@@ -106,16 +111,16 @@ def _scores(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def _baselines(metrics: Mapping[str, Any]) -> list[str]:
-    baselines: Mapping[str, Mapping[str, float]] = metrics.get("baselines", {})
+    baselines = {name: flat(values) for name, values in metrics.get("baselines", {}).items()}
     if not baselines:
         return []
     split = _scored(metrics)
-    scores: Mapping[str, float] = metrics.get(split, {})
+    scores = flat(metrics.get(split, {}))
     names = [name for name in scores if any(name in values for values in baselines.values())]
-    rows = [("this model", *(_cell(scores[name]) for name in names))]
-    rows += [(f"`{baseline}`", *(_cell(values.get(name)) for name in names))
+    rows = [("this model", *(cell(scores[name]) for name in names))]
+    rows += [(f"`{baseline}`", *(cell(values.get(name)) for name in names))
              for baseline, values in baselines.items()]
-    return ["## Baselines", "", f"On {split}:", "", *_table(("", *names), rows)]
+    return ["## Baselines", "", f"On {split}:", "", *table(("", *names), rows)]
 
 
 def _breakdown(metrics: Mapping[str, Any]) -> list[str]:
@@ -134,7 +139,7 @@ def _breakdown(metrics: Mapping[str, Any]) -> list[str]:
     if len(shown) < len(names):
         caption = f"On {split}, the {len(shown)} {'first' if of_targets else 'rarest'} of {len(names)} {plural}:"
     lines = [f"## {plural.capitalize()}", "", caption, "",
-             *_table((kind, *columns), [(name, *(_cell(rows[name][column]) for column in columns)) for name in shown])]
+             *table((kind, *columns), [(name, *(cell(rows[name][column]) for column in columns)) for name in shown])]
     if kind == "label":
         lines += ["", "A label is given where its probability is above one half."]
     return lines
@@ -148,9 +153,9 @@ def _calibration(metrics: Mapping[str, Any]) -> list[str]:
     temperature = f"Validation fits best with the logits divided by a temperature of {found['temperature']:.3f}"
     done = "; the saved model divides them, and the scores above are with it." if found["applied"] else \
         "; the saved model does not divide them (`--evaluate.calibrate true` does)."
-    rows = [(split, *map(_cell, errors)) for split, errors in found["ece"].items()]
+    rows = [(split, *map(cell, errors)) for split, errors in found["ece"].items()]
     return ["## Calibration", "", temperature + done, "",
-            *_table(("expected calibration error", "before", "after"), rows), "",
+            *table(("expected calibration error", "before", "after"), rows), "",
             "The temperature was fitted on validation, whose error after it is optimistic."]
 
 
@@ -158,7 +163,7 @@ def _data(metrics: Mapping[str, Any], notes: Sequence[str]) -> list[str]:
     outputs = {MULTI_LABEL: "labels", REGRESSION: "targets"}.get(metrics.get("problem_type", ""), "classes")
     rows = [(outputs if name == "classes" else name, f"{value:,}" if isinstance(value, int) else str(value))
             for name, value in metrics.get("data", {}).items()]
-    lines = ["## Data", "", *_table(("", "count"), rows)]
+    lines = ["## Data", "", *table(("", "count"), rows)]
     if notes:
         lines += ["", *(f"- {_one_line(note)}" for note in notes)]
     return lines
@@ -182,22 +187,25 @@ def _card(config: Mapping[str, Any], metrics: Mapping[str, Any], facts: Mapping[
     if "peak_memory_mib" in metrics:
         rows.append(("peak memory, MiB", f"{metrics['peak_memory_mib']:,.0f}"))
     rows += [(name, str(value)) for name, value in facts.items()]
-    return ["## Model card", "", *_table(("fact", "value"), rows)]
+    return ["## Model card", "", *table(("fact", "value"), rows)]
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
-    cells = [[_one_line(str(cell)).replace("|", "\\|") for cell in row] for row in (header, *rows)]
+def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
+    """Return the lines of a Markdown table with columns of one width."""
+    cells = [[_one_line(str(value)).replace("|", "\\|") for value in row] for row in (header, *rows)]
     widths = [max(3, *(len(row[column]) for row in cells)) for column in range(len(header))]
     padded = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
               for row in cells]
     return [padded[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *padded[1:]]
 
 
-def _interval(edges: Sequence[float] | None) -> str:
-    return f"{_cell(edges[0])} to {_cell(edges[1])}" if edges else ""
+def interval(edges: Sequence[float] | None) -> str:
+    """Return the ends of an interval as a report writes them; nothing for None."""
+    return f"{cell(edges[0])} to {cell(edges[1])}" if edges else ""
 
 
-def _cell(value: float | None) -> str:
+def cell(value: float | None) -> str:
+    """Return a number as a report writes it; nothing for None."""
     if value is None or isinstance(value, int):
         return "" if value is None else f"{value:,}"
     # Adding 0 makes the -0 of a small negative number a plain 0.

@@ -10,9 +10,10 @@ from transformers import PreTrainedModel
 
 from tlhub.errors import CheckpointError
 from tlhub.models.heads import output_layer
+from tlhub.models.pooling import backbone_name
 
 UNITS = re.compile(
-    r"(?:^|.*?\.)(?:"
+    r"(?:^|(?:(?!pos_conv_embed\.).)*?\.)(?:"  # data2vec's position embedding is made of layers too
     r"stages\.\d+\.(?:layers|blocks)\.\d+"  # ResNet, ConvNeXt, RegNet; timm's ConvNeXt
     r"|layers\.\d+\.blocks\.\d+"  # Swin, also timm's
     r"|layer\d+\.\d+|s\d+\.b\d+"  # timm's ResNet and RegNet
@@ -46,7 +47,8 @@ def blocks(model: nn.Module) -> list[Block]:
 
     A layer is a transformer's layer, a residual block, or a convolution with its norm where there are none of these.
     What stands between two layers of different stages joins its own stage's nearest layer; a last norm and a pooler
-    join the last layer. Everything after the backbone is the head.
+    join the last layer. Everything after the backbone is the head. A language model whose last layer shares its weights
+    with the embedding has no head: these weights are in the stem.
 
     Args:
         model: Any model with an output layer; adapters may be on it.
@@ -150,7 +152,6 @@ def backbone_prefix(model: nn.Module) -> str:
     """
     for path, module in model.named_modules():
         if isinstance(module, PreTrainedModel):
-            outer = f"{path}." if path else ""
-            inner = module.base_model_prefix
-            return f"{outer}{inner}." if inner in dict(module.named_children()) else outer
+            outer, inner = f"{path}." if path else "", backbone_name(module)
+            return f"{outer}{inner}." if inner else outer
     return ""

@@ -8,11 +8,13 @@ from typing import Any
 import torch
 import transformers
 from torch import nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel
 
-from tlhub.config import SINGLE_LABEL, ModelConfig
+from tlhub.config import NEXT_TOKEN, SINGLE_LABEL, ModelConfig
 from tlhub.errors import CheckpointError
 from tlhub.models.adapters import plain_folder
+from tlhub.models.blocks import blocks
+from tlhub.models.audio_models import in_order_of_computation, keep_positions_constant, without_random_parts
 from tlhub.models.heads import output_layer, output_parameters
 from tlhub.models.loading import (
     LOADING_ERRORS,
@@ -26,7 +28,8 @@ from tlhub.models.loading import (
     seeded,
     set_labels,
 )
-from tlhub.models.origin import Origin, resolve_origin
+from tlhub.models.next_token import check_language_model
+from tlhub.models.origin import GENERATION_SETTINGS, Origin, resolve_origin
 from tlhub.models.processors import load_processor, match_padding
 from tlhub.models.timm_models import draw_weights, inner, is_timm
 from tlhub.seeding import derive
@@ -88,6 +91,9 @@ def load_origin(
     Raises:
         CheckpointError: It is damaged, or of a kind that does not fit the task.
     """
+    if problem_type == NEXT_TOKEN:
+        return _load_language_model(origin, auto_model, auto_processor, pretrained=pretrained, seed=seed,
+                                    dropout=dropout)
     with plain_folder(origin, auto_model) as folder:
         plain = replace(origin, folder=folder)
         settings = read_settings(plain, auto_model)
@@ -96,11 +102,14 @@ def load_origin(
         keeps_head = (pretrained and sorted(own_labels) == sorted(label_names)
                       and problem_type == problem_type_of(settings))
         set_labels(settings, own_labels if keeps_head else label_names, problem_type)
+        without_random_parts(settings)
         if dropout is not None:
             override_dropout(settings, dropout)
         match_padding(settings, processor, origin.name)
         with seeded(derive(seed, "weights")):
             model, new = _read_weights(plain, settings, auto_model) if pretrained else _fresh(settings, auto_model)
+    in_order_of_computation(model)
+    keep_positions_constant(model)
     if keeps_head and new.isdisjoint(output_parameters(model)):
         permute_output_layer(model, [own_labels.index(name) for name in label_names])
     else:
@@ -113,6 +122,35 @@ def load_origin(
         raise CheckpointError(f"model.name {origin.name!r} ({model.config.architecture}) does not end in one linear "
                               "layer, which is what tlhub trains of a model of timm; take another one")
     model.train(mode=False)
+    return Checkpoint(model, processor, origin, new)
+
+
+def _load_language_model(origin: Origin, auto_model: str, auto_processor: str, *, pretrained: bool, seed: int,
+                         dropout: float | None) -> Checkpoint:
+    """Load a model with its own last layer, which gives the logits of the next token.
+
+    Its padding token stays what it is: where that were the end of text, embeddings of many architectures would learn
+    nothing of the end of text.
+    """
+    with plain_folder(origin, auto_model) as folder:
+        plain = replace(origin, folder=folder)
+        settings = read_settings(plain, auto_model)
+        processor = load_processor(origin, auto_processor)
+        if dropout is not None:
+            override_dropout(settings, dropout)
+        with seeded(derive(seed, "weights")):
+            model, new = _read_weights(plain, settings, auto_model) if pretrained else _fresh(settings, auto_model)
+        if (folder / GENERATION_SETTINGS).exists():
+            model.generation_config = GenerationConfig.from_pretrained(folder)
+    if dropout is not None:
+        override_dropout_modules(model, dropout)
+    model.train(mode=False)
+    check_language_model(model, processor, origin.name)
+    outside = {name for block in blocks(model) if block.name == "head" for name in block.prefixes}
+    if pretrained and (lacking := sorted(new & outside)):
+        raise CheckpointError(f"model.name {origin.name!r} brings no weights for the last layer of "
+                              f"{type(model).__name__} ({lacking[0]!r}), so it was not trained to go on with a text; "
+                              "take a checkpoint that was, or --strategy scratch")
     return Checkpoint(model, processor, origin, new)
 
 

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from tlhub.config import POOLS
 from tlhub.errors import CheckpointError
 from tlhub.models.heads import native_features_possible, output_layer, output_parameters
-from tlhub.models.pooling import backbone_of, evaluating, pool, pooled_kinds, run
+from tlhub.models.pooling import backbone_name, backbone_of, evaluating, pool, pooled_kinds, run
 from tlhub.models.timm_models import heard_features, is_timm
 
 FEATURES = ("native", "first", "mean", "layer_mean")
@@ -78,7 +78,7 @@ def check_kind(model: PreTrainedModel, new_parameters: Collection[str], kind: st
 
 def _offered(model: PreTrainedModel, new_parameters: Collection[str]) -> tuple[str, ...]:
     native = ("native",) if native_features_possible(model, new_parameters) else ()
-    prefix = model.base_model_prefix + "."
+    prefix = backbone_name(model) + "."
     new = {name for name in set(new_parameters) - output_parameters(model) if ".pooler." not in name}
     return native if any(name.startswith(prefix) for name in new) else (*native, *pooled_kinds(model))
 

@@ -14,7 +14,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from tlhub.errors import CheckpointError
 from tlhub.models.loading import seeded
-from tlhub.models.pooling import backbone_of, drop_pooler, evaluating, pool, run
+from tlhub.models.pooling import backbone_name, backbone_of, drop_pooler, evaluating, keep_backbone, pool, run
 from tlhub.models.timm_models import inner, is_timm, keep_features
 from tlhub.seeding import derive
 
@@ -25,11 +25,16 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "si
 def output_layer(model: nn.Module) -> tuple[str, nn.Linear]:
     """Return the name and the module of the linear layer that gives the logits.
 
-    Its input is what `native` features are. In a model with adapters it is the trained copy of the layer.
+    Its input is what `native` features are. In a model with adapters it is the trained copy of the layer. A language
+    model's gives the logits of the next token; its weights may be those of the embedding.
 
     Raises:
         CheckpointError: The model ends in no such layer.
     """
+    language = language_model(model)
+    if language is not None:
+        last: Any = language.get_output_embeddings()
+        return next(name for name, module in model.named_modules() if module is last), last
     classes = number_of_labels(model)
     found = [
         (name, module)
@@ -39,6 +44,16 @@ def output_layer(model: nn.Module) -> tuple[str, nn.Linear]:
     if not found:
         raise CheckpointError(f"{type(model).__name__} has no linear layer with {classes} outputs; take another model")
     return found[-1]
+
+
+def language_model(model: nn.Module) -> PreTrainedModel | None:
+    """Return the model of transformers that gives the logits of the next token; None in one that gives other things.
+
+    Args:
+        model: A model of transformers, with adapters or without, or a `PooledClassifier`.
+    """
+    plain = next((module for module in model.modules() if isinstance(module, PreTrainedModel)), None)
+    return plain if plain is not None and plain.get_output_embeddings() is not None else None
 
 
 def number_of_labels(model: nn.Module) -> int:
@@ -54,13 +69,17 @@ def output_parameters(model: nn.Module) -> frozenset[str]:
 
 
 def native_features_possible(model: nn.Module, new_parameters: Collection[str]) -> bool:
-    """Return whether nothing but the output layer is newly initialised, so that its input comes from the checkpoint.
+    """Return whether nothing but the output layer is drawn at random, so that its input comes from the checkpoint.
+
+    What begins alike everywhere, as AST's norm before the last layer does with ones and zeros, is not drawn.
 
     Args:
-        model: The model with its head.
+        model: The model with its head, untrained.
         new_parameters: Names of the parameters that the checkpoint did not bring.
     """
-    return set(new_parameters) <= output_parameters(model)
+    return all(bool((value == value.flatten()[0]).all())
+               for name in set(new_parameters) - output_parameters(model)
+               if (value := dict(model.named_parameters()).get(name)) is not None)
 
 
 @dataclass(frozen=True)
@@ -112,7 +131,7 @@ def feature_width(model: PreTrainedModel, kind: str, sample: Mapping[str, torch.
     if is_timm(model):
         return int(inner(model).num_features)
     settings = model.config.to_dict()
-    widths = [settings[name] for name in ("hidden_size", "dim", "n_embd") if name in settings]
+    widths = [settings[name] for name in ("hidden_size", "dim", "n_embd", "d_model") if name in settings]
     return int(widths[0] if widths else settings["hidden_sizes"][-1])
 
 
@@ -137,7 +156,9 @@ class PooledClassifier(nn.Module):
         self.kind = kind
         self.form = form
         self.config = model.config
-        self._prefix = "" if kind == "native" or is_timm(model) else model.base_model_prefix + "."
+        whole = kind == "native" or is_timm(model) or model.base_model is model
+        self._prefix = "" if whole else model.base_model_prefix + "."
+        self._inside = backbone_name(model) if whole and kind != "native" and not is_timm(model) else ""
         if kind == "native":
             name, _ = output_layer(model)
             model.set_submodule(name, nn.Identity())
@@ -145,7 +166,7 @@ class PooledClassifier(nn.Module):
         elif is_timm(model):
             self.backbone = keep_features(model)
         else:
-            self.backbone = drop_pooler(model.base_model)
+            self.backbone = keep_backbone(model, self._inside) if whole else drop_pooler(model.base_model)
         self.head = head
 
     def forward(self, **inputs: torch.Tensor) -> SequenceClassifierOutput:
@@ -157,8 +178,9 @@ class PooledClassifier(nn.Module):
         if self.kind == "native":
             logits: torch.Tensor = self.backbone(**inputs).logits
             return logits
-        outputs = run(self.backbone, inputs, layers=self.kind == "layer_mean")
-        return pool(self.backbone, outputs, self.kind, inputs.get("attention_mask"))
+        backbone = self.backbone.get_submodule(self._inside)
+        outputs = run(backbone, inputs, layers=self.kind == "layer_mean")
+        return pool(backbone, outputs, self.kind, inputs.get("attention_mask"))
 
     def own_name(self, name: str) -> str:
         """Return the name that a parameter of the model with transformers' head has in here, if it is still there."""

@@ -15,24 +15,27 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
 )
 
+from tlhub.models.audio_models import frame_mask
 from tlhub.models.timm_models import SEQUENCE_DIMENSIONS, inner, is_timm, states
 
+OF_SEVERAL_SIZES = ("hidden_sizes", "depths", "embed_dims", "squeeze_factor")
+"""Settings of architectures whose layers differ in width, or in length from what they return."""
 PREFIX_TOKENS = ("cls_token", "class_embedding", "distillation_token", "dist_token", "register_tokens", "reg_token")
 
 
 def pooled_kinds(model: PreTrainedModel) -> tuple[str, ...]:
     """Return the kinds of features that can be made of the architecture's hidden states.
 
-    `first` is the first token where it sums up the example, `mean` the average over tokens or places, `layer_mean` the
-    average of `mean` over the layers (token embeddings included) where all have one width, `flatten` all tokens or
-    places of a picture in a row.
+    `first` is the first token where it sums up the example, `mean` the average over tokens, frames or places,
+    `layer_mean` the average of `mean` over the layers (what the first of them reads included) where all have one size,
+    `flatten` all tokens or places of a picture in a row.
     """
     backbone = backbone_of(model)
     if not is_timm(model) and (backbone is model or not isinstance(backbone, PreTrainedModel)):
         return ()
     kinds = ["first"] if reads_first_token(model) else []
     kinds.append("mean")
-    if not is_timm(model) and not model.config.to_dict().keys() & {"hidden_sizes", "depths", "embed_dims"}:
+    if not is_timm(model) and model.config.to_dict().keys().isdisjoint(OF_SEVERAL_SIZES):
         kinds.append("layer_mean")
     if model.main_input_name == "pixel_values":
         kinds.append("flatten")
@@ -41,7 +44,20 @@ def pooled_kinds(model: PreTrainedModel) -> tuple[str, ...]:
 
 def backbone_of(model: PreTrainedModel) -> nn.Module:
     """Return the part of a model that makes hidden states, for `run` and `pool`; for timm's, the wrapper itself."""
-    return model if is_timm(model) else model.base_model
+    return model.get_submodule(backbone_name(model)) if not is_timm(model) else model
+
+
+def backbone_name(model: PreTrainedModel) -> str:
+    """Return the name of the model's child that is its backbone; none where it has no head around one.
+
+    It is the one that its class names, or else a first child that is a model of transformers by itself: Whisper's
+    classifiers of sound keep its encoder alone, and their class names the whole.
+    """
+    children = dict(model.named_children())
+    if model.base_model_prefix in children:
+        return model.base_model_prefix
+    first = next(iter(children), "")
+    return first if isinstance(children.get(first), PreTrainedModel) else ""
 
 
 def run(backbone: nn.Module, inputs: Mapping[str, torch.Tensor], *, layers: bool) -> Any:
@@ -64,7 +80,7 @@ def pool(backbone: nn.Module, outputs: Any, kind: str, mask: torch.Tensor | None
         backbone: The model without its head.
         outputs: What it returned: `last_hidden_state` (B, T, D) or (B, C, H, W), for `layer_mean` also `hidden_states`.
         kind: One of `pooled_kinds`.
-        mask: Attention mask (B, T); None where nothing is padded.
+        mask: Attention mask of tokens or samples (B, T); None where nothing is padded.
 
     Returns:
         Features (B, D).
@@ -73,6 +89,8 @@ def pool(backbone: nn.Module, outputs: Any, kind: str, mask: torch.Tensor | None
         first: torch.Tensor = outputs.last_hidden_state[:, 0]
         return first
     skip = prefix_tokens(backbone)
+    if mask is not None:
+        mask = frame_mask(backbone, outputs.last_hidden_state.shape[1], mask)
     if kind == "mean":
         return mean_over_positions(outputs.last_hidden_state, mask, skip)
     if kind == "flatten":
@@ -131,3 +149,12 @@ def drop_pooler(backbone: nn.Module) -> nn.Module:
     if pooler is not None and any(True for _ in pooler.parameters()):
         backbone.register_module("pooler", None)
     return backbone
+
+
+def keep_backbone(model: PreTrainedModel, name: str) -> PreTrainedModel:
+    """Take everything off a model but its child `name`, where the model itself is what can be saved and loaded again."""
+    for other in [other for other, _ in model.named_children() if other != name]:
+        model.register_module(other, None)
+    for other in [other for other, _ in model.named_parameters(recurse=False)]:
+        model.register_parameter(other, None)
+    return model

@@ -21,6 +21,7 @@ from rich.progress import Progress as Bar
 from torch import nn
 
 from tlhub.errors import StoppedError
+from tlhub.evaluation.scores import Scores, flat, one_number
 from tlhub.models.freezing import FIRM, TrainabilityAudit
 from tlhub.training import checkpointing
 from tlhub.training.checkpointing import Snapshot
@@ -68,10 +69,11 @@ class History(Callback):
         if job.accelerator.is_main_process:
             with self.path.open("a") as file:
                 file.write(json.dumps(line) + "\n")
-        flat = {key: value for key, value in line.items() if isinstance(value, (int, float)) and key != "step"}
-        for name, value in line.get("validation", {}).items():
-            flat[f"validation/{name}"] = value
-        job.accelerator.log(flat, step=line["step"])
+        numbers = {key: value for key, value in line.items() if isinstance(value, (int, float)) and key != "step"}
+        for name, value in flat(line.get("validation", {})).items():
+            if value is not None:
+                numbers[f"validation/{name}"] = value
+        job.accelerator.log(numbers, step=line["step"])
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:
@@ -190,7 +192,7 @@ class Validation(Callback):
         from_start: Score the weights that training begins with as well, so that it cannot end with worse ones.
     """
 
-    def __init__(self, score: Callable[[], dict[str, float]], *, metric: str, direction: int, store: CheckpointStore,
+    def __init__(self, score: Callable[[], Scores], *, metric: str, direction: int, store: CheckpointStore,
                  history: History, every: int | None, patience: int | None, from_start: bool = False) -> None:
         self.score = score
         self.metric = metric
@@ -219,7 +221,7 @@ class Validation(Callback):
         scores = self.score()
         self.history.write(job, {"step": progress.step, "epoch": round(progress.step / job.steps_per_epoch, 4),
                                  "validation": scores})
-        value, loss = scores[self.metric], scores.get("loss")
+        value, loss = one_number(scores[self.metric]), one_number(scores["loss"]) if "loss" in scores else None
         better = self._is_better(value, progress.best)
         if better or _breaks_tie(value, loss, progress):
             progress.best, progress.best_step, progress.best_loss = value, progress.step, loss

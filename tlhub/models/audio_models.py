@@ -1,0 +1,63 @@
+"""Models of sound: what transformers' own do at random in training, the order of their parts, and their frames."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedConfig
+
+OWN_MASKS = ("mask_time_prob", "mask_feature_prob")
+"""Probabilities of the masks that models of the wav2vec2 family put on their own features in training."""
+
+
+def without_random_parts(settings: PreTrainedConfig) -> None:
+    """Switch off what an architecture does at random in training beside dropout: its own masks, and leaving layers out.
+
+    The masks are drawn from numpy's global generator, which no checkpoint of a run holds, and fail on clips shorter than
+    one of them; tlhub's own augmentation has them as a function of seed, epoch and example. Without masks the model
+    has no vector to put in their place, which would stand idle. A layer that is left out has no gradient, which several
+    processes wait for.
+    """
+    values: Any = settings
+    for key in settings.to_dict():
+        if key in OWN_MASKS or key.endswith("layerdrop"):
+            setattr(values, key, 0.0)
+        elif key == "apply_spec_augment":
+            values.apply_spec_augment = False
+
+
+def in_order_of_computation(model: nn.Module) -> None:
+    """Put the last norm of an encoder behind the layers, where transformers defines it before them.
+
+    Blocks and freezing take the order of definition for that of computation.
+    """
+    for module in model.modules():
+        if type(module).__name__.endswith(("EncoderStableLayerNorm", "ConformerEncoder")):
+            parts = module._modules
+            parts["layer_norm"] = parts.pop("layer_norm")
+
+
+def keep_positions_constant(model: nn.Module) -> None:
+    """Make buffers of Whisper's positions: sines that its class declares constant, and `from_pretrained` trainable."""
+    for module in model.modules():
+        if type(module).__name__ == "WhisperEncoder":
+            positions: Any = module.embed_positions
+            values = positions._parameters.pop("weight")
+            positions.register_buffer("weight", values.detach())
+
+
+def frame_mask(backbone: nn.Module, frames: int, mask: torch.Tensor) -> torch.Tensor:
+    """Return which positions of the hidden states are an example's own, bool or as the mask, shape (B, frames).
+
+    Args:
+        backbone: The model without its head.
+        frames: Number of positions of the hidden states.
+        mask: What the model was given: of the same positions, or of the samples (B, T) that convolutions make frames of.
+    """
+    reduce: Any = getattr(backbone, "_get_feature_vector_attention_mask", None)
+    if reduce is None or mask.shape[1] == frames:
+        return mask
+    found: torch.Tensor = reduce(frames, mask)
+    return found
