@@ -9,6 +9,7 @@ from transformers.pytorch_utils import Conv1D
 
 from tlhub.errors import UsageError, nearest
 from tlhub.models.blocks import backbone_prefix, block_index, blocks
+from tlhub.models.heads import language_model
 
 LINEAR_ONLY = (nn.Linear,)
 LINEAR_AND_TRANSPOSED = (nn.Linear, Conv1D)
@@ -99,12 +100,14 @@ def match_targets(model: nn.Module, method: str, endings: Collection[str]) -> li
 def modules_beside(model: nn.Module, new_parameters: Collection[str]) -> list[str]:
     """Return the modules trained and saved whole beside the adapters: the head, and what the checkpoint lacks.
 
+    A language model's last layer comes from the checkpoint and stays as it is.
+
     Args:
         model: The model without adapters.
         new_parameters: Names of the parameters that the checkpoint did not bring.
     """
     index = block_index(model)
-    head = len(blocks(model)) - 1
+    head = -1 if language_model(model) is not None else len(blocks(model)) - 1
     prefix = backbone_prefix(model)
     owner = prefix.rstrip(".").rpartition(".")[0]
     found: list[str] = []

@@ -17,6 +17,7 @@ HUB_SKIPPED = ["*/*", "*.fp16.safetensors", "*.bf16.safetensors", "*.non_ema.saf
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack")
 TIMM_OWNER = "timm/"
 CHUNK = 1 << 22
+GENERATION_SETTINGS = "generation_config.json"
 HEAD_SETTINGS = "head.json"
 HEAD_WEIGHTS = "head.safetensors"
 """Files of a head of tlhub's own."""

@@ -28,7 +28,11 @@ class LastK(Strategy):
         if config.strategy.k > count:
             raise UsageError(f"--strategy.k {config.strategy.k} asks for more blocks than the {count} of checkpoint "
                              f"{checkpoint.origin.name!r}; take at most {count}, or --strategy full")
-        trained = frozenset(name for part in parts[-config.strategy.k - 1:] for name in part.prefixes)
+        layers = [part for part in parts if part.name not in ("stem", "head")][-config.strategy.k:]
+        heads = [part for part in parts if part.name == "head"]
+        if not heads:
+            bench.tell("the last layer shares its weights with the embedding, which is frozen with the blocks above it")
+        trained = frozenset(name for part in (*layers, *heads) for name in part.prefixes)
         freeze_all_but(model, trained.__contains__)
         with bench.entered(model) as inputs:
             bench.train(model, inputs)
