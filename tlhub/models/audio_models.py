@@ -13,12 +13,11 @@ OWN_MASKS = ("mask_time_prob", "mask_feature_prob")
 
 
 def without_random_parts(settings: PreTrainedConfig) -> None:
-    """Switch off what an architecture does at random in training beside dropout: its own masks, and leaving layers out.
+    """Switch off what an architecture does at random in training beside dropout: its own masks, layers left out.
 
-    The masks are drawn from numpy's global generator, which no checkpoint of a run holds, and fail on clips shorter than
-    one of them; tlhub's own augmentation has them as a function of seed, epoch and example. Without masks the model
-    has no vector to put in their place, which would stand idle. A layer that is left out has no gradient, which several
-    processes wait for.
+    The masks are drawn from numpy's global generator, which no checkpoint of a run holds, and fail on clips shorter
+    than one of them; tlhub's own augmentation has them as a function of seed, epoch and example. Without masks the
+    model has no vector to put in their place, which would stand idle.
     """
     values: Any = settings
     for key in settings.to_dict():
@@ -54,7 +53,7 @@ def frame_mask(backbone: nn.Module, frames: int, mask: torch.Tensor) -> torch.Te
     Args:
         backbone: The model without its head.
         frames: Number of positions of the hidden states.
-        mask: What the model was given: of the same positions, or of the samples (B, T) that convolutions make frames of.
+        mask: What the model was given: of these positions, or of the samples (B, T) that convolutions make frames of.
     """
     reduce: Any = getattr(backbone, "_get_feature_vector_attention_mask", None)
     if reduce is None or mask.shape[1] == frames:

@@ -13,8 +13,8 @@ from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel
 from tlhub.config import NEXT_TOKEN, SINGLE_LABEL, ModelConfig
 from tlhub.errors import CheckpointError
 from tlhub.models.adapters import plain_folder
-from tlhub.models.blocks import blocks
 from tlhub.models.audio_models import in_order_of_computation, keep_positions_constant, without_random_parts
+from tlhub.models.blocks import blocks
 from tlhub.models.heads import output_layer, output_parameters
 from tlhub.models.loading import (
     LOADING_ERRORS,

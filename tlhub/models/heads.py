@@ -77,9 +77,8 @@ def native_features_possible(model: nn.Module, new_parameters: Collection[str]) 
         model: The model with its head, untrained.
         new_parameters: Names of the parameters that the checkpoint did not bring.
     """
-    return all(bool((value == value.flatten()[0]).all())
-               for name in set(new_parameters) - output_parameters(model)
-               if (value := dict(model.named_parameters()).get(name)) is not None)
+    before = set(new_parameters) - output_parameters(model)
+    return all(bool((value == value.flatten()[0]).all()) for name, value in model.named_parameters() if name in before)
 
 
 @dataclass(frozen=True)

@@ -152,7 +152,7 @@ def drop_pooler(backbone: nn.Module) -> nn.Module:
 
 
 def keep_backbone(model: PreTrainedModel, name: str) -> PreTrainedModel:
-    """Take everything off a model but its child `name`, where the model itself is what can be saved and loaded again."""
+    """Take everything off a model but its child `name`, where only the model itself can be saved and loaded again."""
     for other in [other for other, _ in model.named_children() if other != name]:
         model.register_module(other, None)
     for other in [other for other, _ in model.named_parameters(recurse=False)]:
