@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tlhub.evaluation import measures
-from tlhub.evaluation.outcomes import ClassOutcome, LabelsOutcome, ValueOutcome, outcome_of
+from tlhub.evaluation.outcomes import ClassOutcome, LabelsOutcome, TokenOutcome, ValueOutcome, outcome_of
 
 Row = dict[str, float | None]
 """Numbers by their names; None where there is nothing to compute one of."""
@@ -23,12 +23,14 @@ def breakdown(logits: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> d
 
     Returns:
         By name, in that order. For classes and labels: `examples`, `precision`, `recall` and `f1`. For targets: what
-        `per_target` gives; nothing where there is one target, which the scores as a whole are those of.
+        `per_target` gives; nothing where there is one target, which the scores as a whole are those of, nor for tokens.
 
     Raises:
         TlhubError: An output is not a number.
     """
     outcome = outcome_of(logits, labels)
+    if isinstance(outcome, TokenOutcome):
+        return {}
     if not isinstance(outcome, ValueOutcome):
         return _per_class(outcome, names)
     return per_target(logits, labels, names) if len(names) > 1 else {}
@@ -46,8 +48,8 @@ def recall_of_classes(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
         ValueError: The labels are values.
     """
     outcome = outcome_of(logits, labels)
-    if isinstance(outcome, ValueOutcome):
-        raise ValueError(f"labels of type {labels.dtype} are values, which have no recall")
+    if isinstance(outcome, (ValueOutcome, TokenOutcome)):
+        raise ValueError(f"labels of type {labels.dtype} are values or tokens, which have no recall")
     return np.where(outcome.true_counts > 0, measures.recalls(outcome), np.nan)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tlhub.evaluation.outcomes import ClassOutcome, LabelsOutcome, Outcome, ValueOutcome
+from tlhub.evaluation.outcomes import ClassOutcome, LabelsOutcome, Outcome, TokenOutcome, ValueOutcome
 
 Decided = ClassOutcome | LabelsOutcome
 """An outcome of decisions that are right or wrong."""
@@ -86,8 +86,28 @@ def ece(outcome: Decided) -> np.ndarray:
 
 
 def loss(outcome: Outcome) -> np.ndarray:
-    """Return the mean loss: cross-entropy in nats (mean over labels of the binary one), or squared error of values."""
+    """Return the mean loss: cross-entropy in nats (mean over labels of the binary one), or squared error of values.
+
+    That of a language model is the mean over all tokens, so that longer examples count more.
+    """
+    if isinstance(outcome, TokenOutcome):
+        return _ratio(outcome.losses.sum(axis=-1), outcome.tokens.sum(axis=-1))
     return np.asarray(outcome.losses.mean(axis=-1))
+
+
+def perplexity(outcome: TokenOutcome) -> np.ndarray:
+    """Return e to the mean loss: between how many equally likely tokens the model wavers."""
+    return np.asarray(np.exp(loss(outcome)))
+
+
+def bits_per_byte(outcome: TokenOutcome) -> np.ndarray:
+    """Return the summed loss in bits over the text's bytes in UTF-8, which tokenizers of any kind share."""
+    return _ratio(outcome.losses.sum(axis=-1) / np.log(2), outcome.sizes.sum(axis=-1))
+
+
+def token_accuracy(outcome: TokenOutcome) -> np.ndarray:
+    """Return the share of tokens that the model holds for the most likely one, given what comes before."""
+    return _ratio(outcome.right.sum(axis=-1), outcome.tokens.sum(axis=-1))
 
 
 def average_precision(outcome: ClassOutcome) -> np.ndarray:

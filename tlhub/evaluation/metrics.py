@@ -14,7 +14,7 @@ import numpy as np
 
 from tlhub.errors import UsageError, nearest
 from tlhub.evaluation import measures
-from tlhub.evaluation.outcomes import ClassOutcome, LabelsOutcome, Outcome, ValueOutcome, outcome_of
+from tlhub.evaluation.outcomes import ClassOutcome, LabelsOutcome, Outcome, TokenOutcome, ValueOutcome, outcome_of
 from tlhub.evaluation.scores import Score, Scores, metric_of
 
 _NUMBER, _CLASS = datasets.Value("float64"), datasets.Value("int64")
@@ -23,7 +23,8 @@ _CLASSES = datasets.Features({"predictions": _CLASS, "references": _CLASS})
 _LOGITS = datasets.Features({"predictions": _ROW, "references": _CLASS})
 _ROWS = datasets.Features({"predictions": _ROW, "references": _ROW})
 _VALUES = datasets.Features({"predictions": _NUMBER, "references": _NUMBER})
-_WORDS = {ClassOutcome: "classes", LabelsOutcome: "several labels", ValueOutcome: "values"}
+_WORDS = {ClassOutcome: "classes", LabelsOutcome: "several labels", ValueOutcome: "values",
+          TokenOutcome: "tokens"}
 _LOWER_IS_BETTER = frozenset({"ece", "loss", "mae", "rmse", "mse", "mape", "smape", "mase", "perplexity",
                               "bits_per_byte", "wer", "cer", "ter", "brier_score", "miss_rate_at_fa_rate"})
 
@@ -32,7 +33,9 @@ class Metric(evaluate.Metric):  # type: ignore[misc]
     """A metric of tlhub; what it takes follows from the kinds of outcome that it is defined for.
 
     Classes: predictions are classes (n,) or logits (n, c), references classes (n,). Several labels: predictions are 0
-    and 1 or logits (n, c), references 0 and 1 (n, c). Values: both are numbers (n,), or (n, t) with t targets.
+    and 1 or logits (n, c), references 0 and 1 (n, c). Values: both are numbers (n,), or (n, t) with t targets. Tokens:
+    predictions are the summed loss and the tokens predicted right of each example (n, 2), references its tokens and
+    their bytes (n, 2).
 
     Attributes:
         measure: What it computes of an outcome.
@@ -64,7 +67,7 @@ class Metric(evaluate.Metric):  # type: ignore[misc]
             features += [_LOGITS] if self.needs_logits else [_CLASSES, _LOGITS]
         if ValueOutcome in self.kinds:
             features.append(_VALUES)
-        if LabelsOutcome in self.kinds or ValueOutcome in self.kinds:
+        if {LabelsOutcome, ValueOutcome, TokenOutcome} & set(self.kinds):
             features.append(_ROWS)
         return evaluate.MetricInfo(description=str(type(self).__doc__), citation="", features=features,
                                    inputs_description=str(Metric.__doc__))
@@ -154,13 +157,13 @@ class MissRateAtFaRate(Metric):
 
 
 class Loss(Metric):
-    """Mean cross-entropy in nats, averaged over several labels; of values the mean squared error.
+    """Mean cross-entropy in nats, averaged over several labels, or over tokens; of values the mean squared error.
 
-    Rows of references are taken for labels: several targets have `rmse`.
+    Rows of references are taken for labels: several targets have `rmse`, and tokens `perplexity`.
     """
 
     measure = staticmethod(measures.loss)
-    kinds = (ClassOutcome, LabelsOutcome, ValueOutcome)
+    kinds = (ClassOutcome, LabelsOutcome, ValueOutcome, TokenOutcome)
     needs_logits = True
 
 
@@ -192,10 +195,32 @@ class R2(Metric):
     kinds = (ValueOutcome,)
 
 
+class Perplexity(Metric):
+    """Between how many equally likely tokens a language model wavers: e to the mean loss."""
+
+    measure = staticmethod(measures.perplexity)
+    kinds = (TokenOutcome,)
+
+
+class BitsPerByte(Metric):
+    """Bits of a language model's loss for each byte of the text in UTF-8, which needs no common tokenizer."""
+
+    measure = staticmethod(measures.bits_per_byte)
+    kinds = (TokenOutcome,)
+
+
+class TokenAccuracy(Metric):
+    """Share of tokens that a language model predicts right, given what comes before."""
+
+    measure = staticmethod(measures.token_accuracy)
+    kinds = (TokenOutcome,)
+
+
 METRICS: dict[str, type[Metric]] = {
     "accuracy": Accuracy, "precision_macro": PrecisionMacro, "recall_macro": RecallMacro, "f1_macro": F1Macro,
     "f1_micro": F1Micro, "f1": F1, "mcc": Mcc, "ece": Ece, "average_precision": AveragePrecision,
     "miss_rate_at_fa_rate": MissRateAtFaRate, "loss": Loss, "pearson": Pearson, "mae": Mae, "rmse": Rmse, "r2": R2,
+    "perplexity": Perplexity, "bits_per_byte": BitsPerByte, "token_accuracy": TokenAccuracy,
 }
 """Every metric that is here without the network, by name."""
 
@@ -230,8 +255,10 @@ def compute(names: Sequence[str], logits: np.ndarray, labels: np.ndarray) -> Sco
 
     Args:
         names: Metrics by name; those that are not tlhub's get the predicted classes, 0 and 1 of each label, or values.
-        logits: Logits of classes or labels, shape (n, c), or values, shape (n, t), (n, 1) or (n,).
-        labels: Classes, integer, shape (n,); labels, bool, shape (n, c); or values, float, shape (n, t) or (n,).
+        logits: Logits of classes or labels, shape (n, c), values, shape (n, t), (n, 1) or (n,), or what
+            `TokenOutcome.from_sums` takes, shape (n, 2).
+        labels: Classes, integer, shape (n,); labels, bool, shape (n, c); values, float, shape (n, t) or (n,); or tokens
+            and bytes, integer, shape (n, 2).
 
     Returns:
         Plain numbers by metric, or by metric and part; a metric of `evaluate` that returns several gives
@@ -246,7 +273,7 @@ def compute(names: Sequence[str], logits: np.ndarray, labels: np.ndarray) -> Sco
     for name in names:
         if applies(name, outcome):
             scores[name] = METRICS[name].score(outcome)
-        elif name in METRICS:
+        elif name in METRICS or isinstance(outcome, TokenOutcome):
             valid = ", ".join(sorted(other for other in METRICS if applies(other, outcome)))
             raise UsageError(f"metric {name!r} does not apply to predicted {_WORDS[type(outcome)]}; valid: {valid}")
         else:
@@ -289,6 +316,8 @@ def _outcome_of_lists(metric: Metric, predictions: np.ndarray, references: np.nd
     Raises:
         UsageError: The references of several labels are other than 0 and 1.
     """
+    if metric.kinds == (TokenOutcome,):
+        return TokenOutcome.from_sums(predictions, references)
     if ClassOutcome in metric.kinds and references.ndim == 1 and predictions.ndim > 1:
         return ClassOutcome.from_logits(predictions, references.astype(np.int64))
     if LabelsOutcome in metric.kinds and references.ndim > 1:
@@ -303,7 +332,7 @@ def _outcome_of_lists(metric: Metric, predictions: np.ndarray, references: np.nd
     return ClassOutcome(right, said, np.ones(len(said)), np.zeros(len(said)), np.zeros(len(said)), size)
 
 
-def _score_elsewhere(name: str, outcome: Outcome) -> dict[str, float]:
+def _score_elsewhere(name: str, outcome: ClassOutcome | LabelsOutcome | ValueOutcome) -> dict[str, float]:
     """Score by a metric of `evaluate`, which gets plain numbers."""
     predictions, references = outcome.predictions, outcome.labels
     if isinstance(outcome, LabelsOutcome):

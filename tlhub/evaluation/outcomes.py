@@ -195,21 +195,58 @@ class ValueOutcome(Sample):
         return ValueOutcome(self.labels[..., [number]], self.predictions[..., [number]])
 
 
-Outcome = ClassOutcome | LabelsOutcome | ValueOutcome
+@dataclass(frozen=True)
+class TokenOutcome(Sample):
+    """What a language model said of the tokens of each example.
+
+    Attributes:
+        losses: Minus the log of the right tokens' probabilities, summed over the example, float64, shape (..., n).
+        right: Tokens predicted right, float64, shape (..., n).
+        tokens: Tokens that were to be predicted, float64, shape (..., n).
+        sizes: UTF-8 bytes of the text that they stand for, float64, shape (..., n).
+    """
+
+    losses: np.ndarray
+    right: np.ndarray
+    tokens: np.ndarray
+    sizes: np.ndarray
+
+    @classmethod
+    def from_sums(cls, sums: np.ndarray, labels: np.ndarray) -> TokenOutcome:
+        """Return the outcome of summed losses and right tokens, shape (n, 2), for tokens and bytes, shape (n, 2).
+
+        Raises:
+            TlhubError: A sum is not a finite number.
+        """
+        _refuse(~np.isfinite(sums))
+        columns = np.concatenate([sums, labels], axis=1).astype(np.float64)
+        return cls(*np.ascontiguousarray(columns.T))
+
+    @property
+    def width(self) -> int:
+        """Numbers that one resample takes, in each column."""
+        return len(self.tokens)
+
+
+Outcome = ClassOutcome | LabelsOutcome | ValueOutcome | TokenOutcome
 
 
 def outcome_of(logits: np.ndarray, labels: np.ndarray) -> Outcome:
     """Return what a model said of each example; the type of the labels tells its kind.
 
     Args:
-        logits: Logits of classes or labels, shape (n, c), or values, shape (n, t), (n, 1) or (n,).
-        labels: Classes, integer, shape (n,); labels, bool, shape (n, c); or values, float, shape (n, t) or (n,).
+        logits: Logits of classes or labels, shape (n, c), or values, shape (n, t), (n, 1) or (n,), or summed losses
+            and right tokens, shape (n, 2).
+        labels: Classes, integer, shape (n,); labels, bool, shape (n, c); values, float, shape (n, t) or (n,); or tokens
+            and their bytes, integer, shape (n, 2).
 
     Raises:
         TlhubError: An output is not a number.
     """
     if labels.dtype == np.bool_:
         return LabelsOutcome.from_logits(logits, labels)
+    if np.issubdtype(labels.dtype, np.integer) and labels.ndim > 1:
+        return TokenOutcome.from_sums(logits, labels)
     if np.issubdtype(labels.dtype, np.integer):
         return ClassOutcome.from_logits(logits, labels)
     return ValueOutcome.from_values(logits, labels)
