@@ -42,7 +42,8 @@ class Kind(ABC):
         evenly: By what splits and subsets are drawn, in messages.
         strata_noun: What `strata` are, in messages.
         needs_every_stratum: Whether training has to keep an example of each stratum.
-        columns: The columns that hold it.
+        columns: The columns that hold it; none where it is in the inputs themselves.
+        divisible: Whether an example may be divided, and an end of it set aside, since it is a text to be gone on with.
     """
 
     problem_type: ClassVar[str]
@@ -52,6 +53,7 @@ class Kind(ABC):
     strata_noun: ClassVar[str]
     needs_every_stratum: ClassVar[bool] = True
     columns: tuple[str, ...]
+    divisible: bool = False
 
     @abstractmethod
     def read(self, table: Table, split: str) -> Reading:

@@ -89,16 +89,33 @@ def read_utf8(path: Path) -> str:
     Raises:
         DataError: It cannot be read, or is not UTF-8; the position of the first wrong byte is named.
     """
-    content = _read_bytes(path)
+    return decode_utf8(read_bytes(path), f"'{path}'")
+
+
+def decode_utf8(content: bytes, name: str) -> str:
+    """Return the text of a file's content; a byte-order mark is dropped.
+
+    Args:
+        content: Of the file.
+        name: What it is called in the message.
+
+    Raises:
+        DataError: It is not UTF-8; the position of the first wrong byte is named.
+    """
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise DataError(f"'{path}' is not UTF-8: byte 0x{content[error.start]:02x} at position {error.start} "
+        raise DataError(f"{name} is not UTF-8: byte 0x{content[error.start]:02x} at position {error.start} "
                         f"(line {line}); save the file as UTF-8") from None
 
 
-def _read_bytes(path: Path) -> bytes:
+def read_bytes(path: Path) -> bytes:
+    """Return the content of a file.
+
+    Raises:
+        DataError: It cannot be read.
+    """
     try:
         return path.read_bytes()
     except OSError as error:

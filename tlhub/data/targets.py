@@ -16,6 +16,7 @@ class Target:
     | `config.SINGLE_LABEL` | int64, shape (n,): the index of the class |
     | `config.MULTI_LABEL` | bool, shape (n, c): which of the labels hold |
     | `config.REGRESSION` | float64, shape (n, t): values in the data's own units |
+    | `config.NEXT_TOKEN` | int64, shape (n, 2): how many tokens are predicted, and the UTF-8 bytes they stand for |
 
     Attributes:
         problem_type: One of `config.PROBLEM_TYPES`.
