@@ -22,7 +22,8 @@ PREDICT = Command("predict", "Predict with a finished run; one JSON object a lin
                   {"run": "the run's folder", "input+": "files, folders, texts, or - for lines of standard input"},
                   actions={"batch_size=": "examples of one forward pass"})
 DATA_CHECK = Command("data check", "Tell what is understood of a data set, and what would stop a run.",
-                     {"task": "what would be predicted, such as image-classification"}, ("data",), ("seed",))
+                     {"task": "what would be predicted, such as image-classification"}, ("data",),
+                     ("seed", "task_options"))
 DOCTOR = Command("doctor", "Tell whether tlhub can work here, and what is missing.")
 
 
@@ -168,12 +169,14 @@ def _batches(inputs: Sequence[str], size: int) -> list[list[str]]:
 
 def _data_check(argv: list[str]) -> Ending:
     given = DATA_CHECK.arguments(argv)
-    config = options.from_kwargs(given["task"], data=given.get("data", {}), model="-", seed=given.get("seed", 0))
+    config = options.from_kwargs(given["task"], data=given.get("data", {}), model="-", seed=given.get("seed", 0),
+                                 task_options=given.get("task_options", {}))
     from tlhub.data.check import check_report
     from tlhub.registry import TASKS
 
     task = TASKS.get(config.task)
-    facts, problems = check_report(config.data, task.modality, problems=task.problems, seed=config.seed)
+    facts, problems = check_report(config.data, task.modality, problems=task.problems, seed=config.seed,
+                                   keywords=task().keywords(config))
     width = max((len(name) for name, _ in facts), default=0)
     for name, value in facts:
         print(f"{name:<{width}}  {value}")

@@ -120,34 +120,38 @@ class Run:
             choices: Options of the section `data` that are other than in the run, such as `text_column`.
 
         Returns:
-            `metrics` with their `intervals`, written to `evaluations/` as well.
+            `metrics` with their `intervals`, and what else the kind of target tells (for wake words the
+            `operating_point`), written to `evaluations/` as well.
 
         Raises:
             UsageError: An option is unknown, has a wrong value or would have no effect.
             DataError: The data cannot be used, or holds labels that the model does not know.
         """
         section = self._data_section(source, choices)
-        examples = prepare_evaluation(section, self.task.modality, target=self.target,
-                                      pairs=self.record["pairs"])
+        examples = prepare_evaluation(section, self.task.modality, target=self.target, pairs=self.record["pairs"],
+                                      keywords=self.task.keywords(self.config))
         inputs = self._inputs(examples)
-        scores = results.score_split(self.problem, self.logits(inputs), inputs.labels, self.config)
+        logits, problem = self.logits(inputs), self.problem
+        scores = results.score_split(problem, logits, inputs.labels, self.config)
+        facts = problem.facts({"test": logits}, {"test": inputs.labels}, {"test": examples.groups}, self.label_names,
+                              self.config)
         if PartialState().is_main_process:
             number = len(list((self.folder / "evaluations").glob("*.json"))) + 1
             self._files.write_json(f"evaluations/{number:03d}.json", {
                 "data": section.source, "examples": len(inputs), **scores["metrics"],
-                "intervals": scores["intervals"]})
-        return scores
+                "intervals": scores["intervals"], **facts})
+        return {**scores, **facts}
 
     def _data_section(self, source: str, choices: Mapping[str, Any]) -> DataConfig:
         """Return the run's own section `data` for another source: its columns, unless other ones are named."""
         own = dataclasses.asdict(self.config.data)
-        kept = [*_LAYOUT, "split_column"] if source == self.config.data.source else _LAYOUT
+        kept = [*_LAYOUT, "split_column", "group_column"] if source == self.config.data.source else _LAYOUT
         named = {name: own[name] for name in kept if own[name] is not None}
         for one, other in (("label_column", "target_columns"), ("target_columns", "label_column")):
             if choices.get(one):
                 named.pop(other, None)  # the run's way of naming the target gives way to the one chosen here
         named |= {**choices, "source": source}
-        return from_kwargs(self.config.task, model="-", data=named).data
+        return from_kwargs(self.config.task, model="-", data=named, task_options=self.config.task_options).data
 
     def _model(self) -> nn.Module:
         return self._load()[0]

@@ -12,8 +12,8 @@ from tlhub.errors import DataError
 _SHOWN_BAD = 20
 
 
-def check_report(data: DataConfig, modality: str, *, problems: tuple[str, ...] = (SINGLE_LABEL,),
-                 seed: int) -> tuple[list[tuple[str, str]], list[str]]:
+def check_report(data: DataConfig, modality: str, *, problems: tuple[str, ...] = (SINGLE_LABEL,), seed: int,
+                 keywords: tuple[str, ...] = ()) -> tuple[list[tuple[str, str]], list[str]]:
     """Describe a data set as a run would see it, and what would stop the run.
 
     Args:
@@ -22,6 +22,7 @@ def check_report(data: DataConfig, modality: str, *, problems: tuple[str, ...] =
         problems: The kinds of target that the task allows, its usual one first.
         seed: The run's seed; it decides on splits and subsets.
 
+        keywords: Classes that are told apart from all others taken together; none where every class is its own.
     Returns:
         Facts as name and value, and problems; without problems a run can start.
 
@@ -34,7 +35,7 @@ def check_report(data: DataConfig, modality: str, *, problems: tuple[str, ...] =
         source = read_source(data, modality)
         facts.append(("found", ", ".join(f"{split} {len(table.ids)}" for split, table in source.splits.items())))
         facts.append(("columns", ", ".join(next(iter(source.splits.values())).rows.column_names)))
-        draft = begin(source, data, modality, problems=problems, collect=True)
+        draft = begin(source, data, modality, problems=problems, keywords=keywords, collect=True)
         facts.append(("problem type", draft.kind.problem_type))
         prepared = finish(draft, data, modality, seed=seed)
     except DataError as error:

@@ -98,7 +98,7 @@ class Classes(Kind):
 
     def is_placeholder(self, label: Any, training: np.ndarray) -> bool:
         """Return whether it is -1, which training never has."""
-        return bool(label == _NO_CLASS) and _NO_CLASS not in self.used(training)
+        return bool(label == _NO_CLASS) and _NO_CLASS not in set(training)
 
 
 def missing_labels(labels: Sequence[object], table: Table, column: str,

@@ -17,7 +17,7 @@ from tlhub.data.columns import Columns, infer_columns
 from tlhub.data.drafts import Draft, fill
 from tlhub.data.kinds import Kind
 from tlhub.data.problem_types import find_kind, known_kind
-from tlhub.data.rows import Rows
+from tlhub.data.rows import Rows, group_name
 from tlhub.data.sources import Source, read_source
 from tlhub.data.splits import draw, make_splits
 from tlhub.data.targets import Target
@@ -115,7 +115,7 @@ def begin(source: Source, data: DataConfig, modality: str, *, problems: tuple[st
         DataError: Columns or the kind of target cannot be told.
     """
     columns = infer_columns(source, data, modality, problems=problems)
-    kind, notes = find_kind(source, columns, data, problems)
+    kind, notes = find_kind(source, columns, data, problems, keywords)
     return Draft(source, columns, kind, [*source.notes, *notes], problems=[] if collect else None)
 
 
@@ -147,7 +147,10 @@ def finish(draft: Draft, data: DataConfig, modality: str, *, seed: int) -> Prepa
                         tuple(draft.notes), _fingerprint(draft.splits, names), draft.columns.pair is not None)
 
 
-def prepare_evaluation(data: DataConfig, modality: str, *, target: Target, pairs: bool = False) -> Examples:
+def prepare_evaluation(data: DataConfig, modality: str, *, target: Target, pairs: bool = False,
+                       keywords: tuple[str, ...] = ()) -> Examples:
+    if draft.columns.group is not None:
+        draft.notes.append(_groups_told(draft))
     """Read data that a finished run is scored on: the test split where there is one, otherwise every row.
 
     What was noticed on the way is logged.
@@ -164,7 +167,8 @@ def prepare_evaluation(data: DataConfig, modality: str, *, target: Target, pairs
     """
     source = read_source(data, modality)
     columns = infer_columns(source, data, modality, problems=(target.problem_type,), target=target, pairs=pairs)
-    draft = Draft(source, columns, known_kind(source, columns, data, target), [])
+        keywords: The run's, as in `prepare`.
+    draft = Draft(source, columns, known_kind(source, columns, data, target, keywords), [])
     fill(draft, data, modality, only=("test",))
     if not draft.splits:
         raise DataError(f"split 'test' of '{data.source}' has no labels to score by; fill them in, or name a file that "
@@ -238,6 +242,16 @@ def _check_names(draft: Draft, names: tuple[str, ...], data: DataConfig) -> None
             draft.complain(f"{member} {unknown[0]!r} is in split {split!r} and not in train, which has "
                            f"{', '.join(names[:10])}; add training examples or correct the label")
         if split != "train":
+def _groups_told(draft: Draft) -> str:
+    """Tell how many groups each split has; what was in two of them has been taken out of all but one."""
+    names = {split: [group_name(group) for group in rows.groups.tolist()] for split, rows in draft.splits.items()
+             if rows.groups is not None}
+    sizes = ", ".join(f"{split} {len(set(found) - {None})}" for split, found in names.items())
+    alone = sum(found.count(None) for found in names.values())
+    return (f"groups of column {draft.columns.group!r}: {sizes}; none is in two splits"
+            + (f" ({alone} rows have no group)" if alone else ""))
+
+
             draft.notes += draft.kind.remarks(rows.labels, names, split)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from tlhub.config import MULTI_LABEL, REGRESSION, SINGLE_LABEL, DataConfig
 from tlhub.data.classes import Classes
 from tlhub.data.columns import Columns
+from tlhub.data.keywords import Keywords
 from tlhub.data.kinds import Kind, class_names, is_blank, is_list, number
 from tlhub.data.label_sets import SEPARATORS, LabelSets, is_flag, split_labels
 from tlhub.data.sources import Source
@@ -21,8 +22,8 @@ _WORDS = {SINGLE_LABEL: "one class for each example", MULTI_LABEL: "several labe
           REGRESSION: "a regression"}
 
 
-def find_kind(source: Source, columns: Columns, data: DataConfig,
-              problems: tuple[str, ...]) -> tuple[Kind, tuple[str, ...]]:
+def find_kind(source: Source, columns: Columns, data: DataConfig, problems: tuple[str, ...],
+              keywords: tuple[str, ...] = ()) -> tuple[Kind, tuple[str, ...]]:
     """Return the kind of target, and what a user should be told of it.
 
     Args:
@@ -30,6 +31,7 @@ def find_kind(source: Source, columns: Columns, data: DataConfig,
         columns: Its columns.
         data: `problem_type`, `label_separator` and `target_columns` win.
         problems: The kinds that the task allows, the usual one first.
+        keywords: Classes that are told apart from all others taken together; none where every class is its own.
 
     Raises:
         UsageError: Options contradict each other or the task.
@@ -42,18 +44,26 @@ def find_kind(source: Source, columns: Columns, data: DataConfig,
     notes = [reason] if reason else []
     if problem == REGRESSION and source.class_folders:
         notes.append(_folders_as_numbers(source, columns))
-    return _make(problem, source, columns, data), tuple(notes)
+    return _make(problem, source, columns, data, keywords=keywords), tuple(notes)
 
 
-def known_kind(source: Source, columns: Columns, data: DataConfig, target: Target) -> Kind:
+def known_kind(source: Source, columns: Columns, data: DataConfig, target: Target,
+               keywords: tuple[str, ...] = ()) -> Kind:
     """Return the kind of target of a finished run, in other data.
+
+    Args:
+        source: The data set.
+        columns: Its columns.
+        data: The data section of the configuration.
+        target: The run's.
+        keywords: The run's, as in `find_kind`.
 
     Raises:
         DataError: The columns do not hold such targets.
     """
     if target.problem_type == REGRESSION and source.class_folders:
         _folders_as_numbers(source, columns)
-    return _make(target.problem_type, source, columns, data, target)
+    return _make(target.problem_type, source, columns, data, target, keywords)
 
 
 def _problem_type(source: Source, columns: Columns, data: DataConfig,
@@ -127,10 +137,13 @@ def _folders_as_numbers(source: Source, columns: Columns) -> str:
     return f"the names of the {len(names)} folders are taken as values"
 
 
-def _make(problem: str, source: Source, columns: Columns, data: DataConfig, target: Target | None = None) -> Kind:
+def _make(problem: str, source: Source, columns: Columns, data: DataConfig, target: Target | None = None,
+          keywords: tuple[str, ...] = ()) -> Kind:
     if problem == REGRESSION:
         return Values(columns.labels)
     feature = source.training.rows.features[columns.labels[0]]
+    if keywords:
+        return Keywords(columns.labels[0], class_names(feature), keywords)
     if problem == SINGLE_LABEL:
         return Classes(columns.labels[0], class_names(feature))
     if len(columns.labels) > 1 or is_list(feature):

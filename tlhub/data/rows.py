@@ -17,6 +17,8 @@ from tlhub.data.files import file_in
 from tlhub.data.tables import Table
 from tlhub.errors import DataError
 
+_GROUP = "group "
+
 
 class StoredBytes(Sequence[bytes]):
     """Binary values of an Arrow column, read one at a time, so that a memory-mapped table stays on disk.
@@ -90,10 +92,15 @@ def make_rows(table: Table, columns: Columns, inputs: Sequence[Any], labels: np.
     groups = None
     if columns.group is not None:
         values = table.rows[columns.group]
-        groups = np.array([f"row {name}" if value is None or str(value).strip() == "" else f"group {value}"
+        groups = np.array([f"row {name}" if value is None or str(value).strip() == "" else f"{_GROUP}{value}"
                            for name, value in zip(table.ids, values, strict=True)], dtype=object)
     return Rows(inputs, labels, np.array(table.ids, dtype=object), groups,
                 np.array(checked.digests, dtype=object))
+
+
+def group_name(group: str) -> str | None:
+    """Return what the data call one of `Rows.groups`; None where a row has no group and stands for itself."""
+    return group.removeprefix(_GROUP) if group.startswith(_GROUP) else None
 
 
 def read_pairs(table: Table, columns: tuple[str, str]) -> list[tuple[str, str]]:
