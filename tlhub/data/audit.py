@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import hashlib
 import io
 import json
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,12 +17,17 @@ from typing import Any
 
 import numpy as np
 import PIL
+import soundfile
 
 from tlhub.data.cache import write_atomically
 from tlhub.data.decode import open_image
+from tlhub.data.sound import look
 from tlhub.errors import DataError
 
 _PRIORITY = ("test", "validation", "train")
+_FORMAT = 2
+_MOST_BYTES = 2**30
+"""Largest file that is read into memory."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +46,12 @@ class Checked:
     Attributes:
         digests: Hash of each example's content.
         reasons: Why an example cannot be used; None where it can.
+        facts: What else was seen of each; nothing for texts.
     """
 
     digests: list[str]
     reasons: list[str | None]
+    facts: list[dict[str, Any]] = field(default_factory=list)
 
 
 def check_texts(texts: Sequence[str | None]) -> Checked:
@@ -60,41 +68,75 @@ def check_pairs(pairs: Sequence[tuple[str, str]]) -> Checked:
                              for first, second in both])
 
 
+@dataclass(frozen=True)
+class Decoder:
+    """What looks at the content of a file.
+
+    Attributes:
+        noun: What messages begin with.
+        version: What has to stay the same for its outcome to hold.
+        look: Returns what it saw as plain values; raises `DataError` for a content that cannot be used.
+    """
+
+    noun: str
+    version: str
+    look: Callable[[bytes], dict[str, Any]]
+
+
+def _look_at_image(content: bytes) -> dict[str, Any]:
+    open_image(content)
+    return {}
+
+
+DECODERS = {
+    "image": Decoder("image", PIL.__version__, _look_at_image),
+    "audio": Decoder("sound", soundfile.__libsndfile_version__, lambda content: dataclasses.asdict(look(content))),
+}
+"""By modality."""
+
+
 @dataclass
-class ImageAuditor:
-    """Decodes every image once, and remembers the outcome between runs.
+class FileAuditor:
+    """Decodes every file once, and remembers the outcome between runs.
 
     What is known of a file holds while its size and time of change stay; what is known of a content holds for good.
 
     Args:
         memory: The JSON file that remembers; one for each data source.
+        decoder: What looks at a file.
     """
 
     memory: Path
+    decoder: Decoder
     _files: dict[str, list[Any]] = field(default_factory=dict)
-    _outcomes: dict[str, str | None] = field(default_factory=dict)
+    _outcomes: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Read what earlier runs found."""
         try:
             known = json.loads(self.memory.read_text(encoding="utf-8"))
-            if known["decoder"] == PIL.__version__:
+            if known["decoder"] == self._version:
                 self._files, self._outcomes = dict(known["files"]), dict(known["outcomes"])
         except (OSError, ValueError, KeyError, TypeError):
             return  # no memory, or a damaged one: everything is decoded again
 
+    @property
+    def _version(self) -> str:
+        return f"{self.decoder.noun} {self.decoder.version} format {_FORMAT}"
+
     def check(self, inputs: Sequence[str | bytes]) -> Checked:
-        """Return hash and outcome of each image, given as a path or its content."""
+        """Return hash and outcome of each file, given as a path or its content."""
         known = len(self._files) + len(self._outcomes)
         with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
             warnings.simplefilter("ignore")  # decoders warn about odd metadata, and about sizes that are refused here
             results = list(pool.map(self._look, inputs))
         if len(self._files) + len(self._outcomes) > known:
-            content = {"decoder": PIL.__version__, "files": self._files, "outcomes": self._outcomes}
+            content = {"decoder": self._version, "files": self._files, "outcomes": self._outcomes}
             write_atomically(self.memory, json.dumps(content).encode())
-        return Checked([digest for digest, _ in results], [reason for _, reason in results])
+        return Checked([digest for digest, _ in results], [outcome.get("reason") for _, outcome in results],
+                       [{name: value for name, value in outcome.items() if name != "reason"} for _, outcome in results])
 
-    def _look(self, source: str | bytes) -> tuple[str, str | None]:
+    def _look(self, source: str | bytes) -> tuple[str, dict[str, Any]]:
         if isinstance(source, bytes):
             return self._decode(source)
         try:
@@ -102,21 +144,24 @@ class ImageAuditor:
             known = self._files.get(source)
             if known and known[:2] == [facts.st_size, facts.st_mtime_ns] and known[2] in self._outcomes:
                 return known[2], self._outcomes[known[2]]
+            if facts.st_size > _MOST_BYTES:
+                return _digest(source.encode()), {"reason": f"is {facts.st_size / 2**20:.0f} MiB large, the limit is "
+                                                            f"{_MOST_BYTES / 2**20:.0f}"}
             content = Path(source).read_bytes()
         except OSError as error:
-            return _digest(source.encode()), f"cannot be read ({error.strerror})"
-        digest, reason = self._decode(content)
+            return _digest(source.encode()), {"reason": f"cannot be read ({error.strerror})"}
+        digest, outcome = self._decode(content)
         self._files[source] = [facts.st_size, facts.st_mtime_ns, digest]
-        return digest, reason
+        return digest, outcome
 
-    def _decode(self, content: bytes) -> tuple[str, str | None]:
+    def _decode(self, content: bytes) -> tuple[str, dict[str, Any]]:
         digest = _digest(content)
         if digest not in self._outcomes:
             try:
-                open_image(content)
-                self._outcomes[digest] = None
+                self._outcomes[digest] = self.decoder.look(content)
             except DataError as error:
-                self._outcomes[digest] = str(error).removeprefix("image ").partition(";")[0]
+                reason = str(error).removeprefix(f"{self.decoder.noun} ").partition(";")[0]
+                self._outcomes[digest] = {"reason": reason}
         return digest, self._outcomes[digest]
 
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from tlhub.config import SINGLE_LABEL, DataConfig
 from tlhub.data.prepare import PreparedData, begin, finish
+from tlhub.data.records import describe_records
 from tlhub.data.sources import read_source
 from tlhub.errors import DataError
 
@@ -18,11 +19,11 @@ def check_report(data: DataConfig, modality: str, *, problems: tuple[str, ...] =
 
     Args:
         data: The data section of the configuration.
-        modality: `image` or `text`.
+        modality: `image`, `text`, `audio` or `corpus`.
         problems: The kinds of target that the task allows, its usual one first.
         seed: The run's seed; it decides on splits and subsets.
-
         keywords: Classes that are told apart from all others taken together; none where every class is its own.
+
     Returns:
         Facts as name and value, and problems; without problems a run can start.
 
@@ -45,6 +46,8 @@ def check_report(data: DataConfig, modality: str, *, problems: tuple[str, ...] =
     facts += draft.kind.facts(prepared.splits["train"].labels, prepared.target.names)
     if modality == "text":
         facts.append(("words", _words(prepared)))
+    if modality == "corpus":
+        facts += describe_records({split: part.inputs for split, part in prepared.splits.items()})
     facts += [("left out", f"{bad.split}: {bad.id}: {bad.reason}") for bad in prepared.quarantined[:_SHOWN_BAD]]
     facts += [("note", note) for note in prepared.notes]
     facts.append(("fingerprint", prepared.fingerprint[:16]))

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import datasets
 
-from tlhub.config import MULTI_LABEL, REGRESSION, SINGLE_LABEL, DataConfig
-from tlhub.data.kinds import class_names, is_blank, number
+from tlhub.config import MULTI_LABEL, NEXT_TOKEN, REGRESSION, SINGLE_LABEL, DataConfig
+from tlhub.data.kinds import class_names, is_blank, is_list, number
 from tlhub.data.sources import FILE_COLUMNS, Source
 from tlhub.data.tables import Table
 from tlhub.data.targets import Target
@@ -19,14 +19,22 @@ _VALUES = ("target", "value", "label", "score", "labels", "rating", "similarity"
 _INPUTS = {
     "text": ("text", "sentence", "content", "review", "question", "comment", "message", "tweet", "document", "body"),
     "image": ("image", "img", *FILE_COLUMNS),
+    "audio": ("audio", "sound", "clip", "speech", *FILE_COLUMNS),
 }
 _PAIRS = (
     ("sentence1", "sentence2"), ("sentence_1", "sentence_2"), ("sentence_a", "sentence_b"), ("premise", "hypothesis"),
     ("question1", "question2"), ("question", "sentence"), ("question", "passage"), ("query", "passage"),
     ("text_a", "text_b"), ("text1", "text2"), ("text_1", "text_2"),
 )
+_PROMPTS = (
+    ("prompt", "completion"), ("prompt", "response"), ("instruction", "output"), ("instruction", "response"),
+    ("instruction", "completion"), ("question", "answer"), ("query", "response"), ("input", "output"),
+)
+_PROMPT_ENDS = {"instruction": ("input", "context")}
+"""What a prompt goes on with, where there is such a column."""
+_CONVERSATIONS = ("messages", "conversations", "conversation")
 _NUMBERING = {"id", "idx", "index", "guid", "unnamed: 0", ""}
-_OPTIONS = {"text": "text_column", "image": "file_column"}
+_OPTIONS = {"text": "text_column", "image": "file_column", "audio": "file_column"}
 _LOOKED_AT = 1000
 """Rows that tell whether a column holds numbers."""
 
@@ -36,21 +44,25 @@ class Columns:
     """The columns that are used.
 
     Attributes:
-        input: Holds the text, or the image or its file name.
-        pair: Holds the second text of a pair; None without pairs.
+        input: Holds the text, the prompt, the conversation, or the image or sound or its file name.
+        pair: Holds the second text of a pair, or the completion of a prompt; None without pairs.
         labels: Hold the class, the labels or the values; one column, unless each label or value has its own.
         group: Holds what is never divided between splits; None without groups.
+        extra: Holds what a prompt ends with, where it has one more column; None without.
+        conversations: Whether `input` holds lists of messages.
     """
 
     input: str
     pair: str | None
     labels: tuple[str, ...]
     group: str | None
+    extra: str | None = None
+    conversations: bool = False
 
     @property
     def all(self) -> tuple[str, ...]:
         """Every column that is used."""
-        return tuple(name for name in (self.input, self.pair, *self.labels, self.group) if name is not None)
+        return tuple(name for name in (self.input, self.pair, self.extra, *self.labels, self.group) if name is not None)
 
 
 def infer_columns(source: Source, data: DataConfig, modality: str, *, problems: tuple[str, ...] = (SINGLE_LABEL,),
@@ -60,7 +72,7 @@ def infer_columns(source: Source, data: DataConfig, modality: str, *, problems: 
     Args:
         source: The data set; columns are looked for in its training split, and have to be in the others too.
         data: Its `..._column` options win.
-        modality: `image` or `text`.
+        modality: `image`, `text`, `audio` or `corpus`.
         problems: The kinds of target that the task allows.
         target: Of a finished run: values, and labels that have a column each, are found by their names.
         pairs: Whether inputs are pairs of texts; None to tell by the columns.
@@ -76,6 +88,10 @@ def infer_columns(source: Source, data: DataConfig, modality: str, *, problems: 
         raise DataError(f"column {unread[0]!r} is not read: '{data.source}' holds class folders, whose names are the "
                         "labels; name the table that holds the column with --data.metadata")
     group = _find(features, data.group_column, "group_column", ("group",), None)
+    if problems == (NEXT_TOKEN,):
+        columns = _record_columns(table, data, group)
+        _check_everywhere(source, columns)
+        return columns
     labels = _labels(table, data, problems, target, {group, data.split_column or "split"})
     taken = {*labels, group, data.split_column or "split"}
     free = datasets.Features({name: feature for name, feature in features.items() if name not in taken})
@@ -90,6 +106,59 @@ def infer_columns(source: Source, data: DataConfig, modality: str, *, problems: 
     columns = Columns(found, pair, labels, group)
     _check_everywhere(source, columns)
     return columns
+
+
+def _record_columns(table: Table, data: DataConfig, group: str | None) -> Columns:
+    """Return the columns of what a text generator is trained on, which has no labels."""
+    given = {name: value for name in ("text_column", "messages_column", "prompt_column", "completion_column")
+             if (value := getattr(data, name)) is not None}
+    if len(given) > 1 and set(given) != {"prompt_column", "completion_column"}:
+        words = " and ".join(f"data.{name} {value!r}" for name, value in given.items())
+        raise UsageError(f"{words} exclude each other; name either texts, prompts with completions, or conversations")
+    features = datasets.Features({name: feature for name, feature in table.rows.features.items()
+                                  if name not in (group, data.split_column or "split")})
+    talks = datasets.Features({name: feature for name, feature in features.items() if _may_be_talks(table, name)})
+    found = _find(features if "messages_column" in given else talks, data.messages_column, "messages_column",
+                  () if given else _CONVERSATIONS, None)
+    if found is not None:
+        return Columns(found, None, (), group, conversations=True)
+    prompt, completion = _prompt_columns(features, data) if "text_column" not in given else (None, None)
+    if prompt is not None:
+        by_lower = {name.lower(): name for name in features}
+        ends = [by_lower[name] for name in _PROMPT_ENDS.get(prompt.lower(), ()) if name in by_lower]
+        return Columns(prompt, completion, (), group, extra=next((name for name in ends if name != completion), None))
+    text = _find(features, data.text_column, "text_column", _INPUTS["text"], _is_text)
+    if text is None:
+        raise DataError(f"no column is known to hold the text; columns: {', '.join(features)}; name it with "
+                        "--data.text_column, or those of prompts and completions, or of conversations, with "
+                        "--data.prompt_column and --data.completion_column, or --data.messages_column")
+    return Columns(text, None, (), group)
+
+
+def _prompt_columns(features: datasets.Features, data: DataConfig) -> tuple[str, str] | tuple[None, None]:
+    """Return the columns of prompt and completion: those named, and usual pairs of which they are one, if any."""
+    names = {name.lower(): name for name in reversed(list(features))}
+    prompt = _find(features, data.prompt_column, "prompt_column", (), None)
+    completion = _find(features, data.completion_column, "completion_column", (), None)
+    if prompt is not None and completion is not None:
+        return prompt, completion
+    for first, second in _PROMPTS:
+        pair = prompt or names.get(first), completion or names.get(second)
+        if pair[0] is not None and pair[1] is not None and pair[0] != pair[1]:
+            return pair[0], pair[1]
+    if prompt is None and completion is None:
+        return None, None
+    there, lacking = ("prompt", "completion") if completion is None else ("completion", "prompt")
+    raise DataError(f"no column is known to hold the {lacking} that goes with data.{there}_column "
+                    f"{prompt or completion!r}; columns: {', '.join(features)}; name it with --data.{lacking}_column")
+
+
+def _may_be_talks(table: Table, column: str) -> bool:
+    """Return whether a column holds lists, or such written as JSON."""
+    if is_list(table.rows.features[column]):
+        return True
+    first = table.rows[0][column] if _is_text(table.rows.features[column]) else None
+    return isinstance(first, str) and first.lstrip().startswith("[{")
 
 
 def _noun(problems: tuple[str, ...]) -> str:
@@ -143,7 +212,7 @@ def _inputs(free: datasets.Features, data: DataConfig, modality: str,
             pairs: bool | None) -> tuple[str | None, str | None]:
     """Return the column of the input, and that of the second text where there are pairs."""
     if modality != "text":
-        return _find(free, data.file_column, _OPTIONS[modality], _INPUTS[modality], _is_image), None
+        return _find(free, data.file_column, _OPTIONS[modality], _INPUTS[modality], _is_file), None
     second = _find(free, data.text_pair_column, "text_pair_column", (), None)
     if second is not None and pairs is False:
         raise UsageError(f"data.text_pair_column {second!r} has no effect: the run reads single texts; leave it out")
@@ -219,8 +288,8 @@ def _is_text(feature: object) -> bool:
     return isinstance(feature, datasets.Value) and feature.dtype in {"string", "large_string"}
 
 
-def _is_image(feature: object) -> bool:
-    return isinstance(feature, datasets.Image) or (isinstance(feature, dict) and "bytes" in feature)
+def _is_file(feature: object) -> bool:
+    return isinstance(feature, (datasets.Image, datasets.Audio)) or (isinstance(feature, dict) and "bytes" in feature)
 
 
 def _check_everywhere(source: Source, columns: Columns) -> None:

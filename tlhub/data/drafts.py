@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 
 from tlhub.config import DataConfig
-from tlhub.data.audit import BadExample, Checked, ImageAuditor, check_pairs, check_texts
+from tlhub.data.audit import DECODERS, BadExample, Checked, FileAuditor, check_pairs, check_texts
 from tlhub.data.cache import cache_root
 from tlhub.data.columns import Columns
 from tlhub.data.kinds import Kind, Reading
-from tlhub.data.rows import Rows, make_rows, read_images, read_pairs, read_texts
+from tlhub.data.records import read_records, records_told
+from tlhub.data.rows import Rows, make_rows, read_files, read_pairs, read_texts
+from tlhub.data.sound import describe_sounds
 from tlhub.data.sources import Source
 from tlhub.data.tables import Table
 from tlhub.errors import DataError
@@ -63,24 +65,27 @@ def fill(draft: Draft, data: DataConfig, modality: str, only: tuple[str, ...] = 
     source = draft.source
     draft.notes.insert(len(source.notes), _columns_told(draft, modality))
     wanted = {split: table for split, table in source.splits.items() if split in only} or dict(source.splits)
-    auditor = ImageAuditor(_memory(data, source)) if modality == "image" else None
+    auditor = FileAuditor(_memory(data, source, modality), DECODERS[modality]) if modality in DECODERS else None
     seen = 0
+    sounds: dict[str, dict[str, Any]] = {}
     for split, table in wanted.items():
         try:
             reading = _labels(draft, split, table)
             if reading is None:
                 continue
-            inputs, checked = _inputs(draft, table, auditor)
+            inputs, checked = _inputs(draft, table, modality, auditor)
         except DataError as error:
             draft.complain(str(error))
             continue
         bad = [index for index, reason in enumerate(checked.reasons) if reason is not None]
         draft.quarantined += [BadExample(split, table.ids[index], str(checked.reasons[index])) for index in bad]
         seen += len(table.ids)
+        sounds |= {name: facts for name, facts in zip(table.ids, checked.facts, strict=False) if "seconds" in facts}
         if reading.problems:
             continue
         rows = make_rows(table, draft.columns, inputs, reading.labels, checked)
         draft.splits[split] = rows.take(np.delete(np.arange(len(rows)), bad)) if bad else rows
+    draft.notes += describe_sounds(sounds)
     _check_quarantine(draft, data, seen)
 
 
@@ -88,16 +93,22 @@ def _columns_told(draft: Draft, modality: str) -> str:
     columns = draft.columns
     group = f", group from {columns.group!r}" if columns.group else ""
     what = f"{modality} from column {columns.input!r}"
-    if columns.pair is not None:
+    if modality == "corpus":
+        what = records_told(columns)
+    elif columns.pair is not None:
         what = f"pairs of texts from columns {columns.input!r} and {columns.pair!r}"
-    return f"{what}, {draft.kind.noun} from {', '.join(map(repr, columns.labels))}{group}"
+    labels = f", {draft.kind.noun} from {', '.join(map(repr, columns.labels))}" if columns.labels else ""
+    return f"{what}{labels}{group}"
 
 
-def _inputs(draft: Draft, table: Table, auditor: ImageAuditor | None) -> tuple[Sequence[Any], Checked]:
+def _inputs(draft: Draft, table: Table, modality: str,
+            auditor: FileAuditor | None) -> tuple[Sequence[Any], Checked]:
     columns = draft.columns
+    if modality == "corpus":
+        return read_records(table, columns)
     if auditor is not None:
-        images = read_images(table, columns.input, draft.source.root)
-        return images, auditor.check(images)
+        files = read_files(table, columns.input, draft.source.root)
+        return files, auditor.check(files)
     if columns.pair is not None:
         pairs = read_pairs(table, (columns.input, columns.pair))
         return pairs, check_pairs(pairs)
@@ -105,9 +116,9 @@ def _inputs(draft: Draft, table: Table, auditor: ImageAuditor | None) -> tuple[S
     return texts, check_texts(texts)
 
 
-def _memory(data: DataConfig, source: Source) -> Path:
+def _memory(data: DataConfig, source: Source, modality: str) -> Path:
     place = hashlib.sha256(str(source.root or data.source).encode()).hexdigest()[:32]
-    return cache_root(data) / "audit" / f"{place}.json"
+    return cache_root(data) / "audit" / f"{modality}-{place}.json"
 
 
 def _labels(draft: Draft, split: str, table: Table) -> Reading | None:
@@ -141,7 +152,9 @@ def _check_quarantine(draft: Draft, data: DataConfig, total: int) -> None:
     if not bad:
         return
     words = f"{len(bad)} of {total} examples cannot be used, the first is '{bad[0].id}': {bad[0].reason}"
-    if len(bad) > data.max_bad_fraction * total:
+    if len(bad) == total:
+        draft.complain(f"{words}; none is left: replace them")
+    elif len(bad) > data.max_bad_fraction * total:
         draft.complain(f"{words}; that is more than {data.max_bad_fraction:.1%}: replace them, or raise "
                        "--data.max_bad_fraction")
     draft.notes.append(f"{words}; they are left out")

@@ -14,7 +14,11 @@ from tlhub.errors import DataError
 FILE_ENDINGS: dict[str, tuple[str, ...]] = {
     "image": (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"),
     "text": (".txt",),
+    "audio": (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".w64", ".rf64"),
 }
+FILE_MODALITIES = ("image", "audio")
+"""Kinds of data that come as a file for each example."""
+FILE_NOUNS = {"image": "pictures", "audio": "sounds"}
 _SPLITS = {
     "train": "train", "training": "train",
     "validation": "validation", "val": "validation", "valid": "validation", "dev": "validation", "eval": "validation",
@@ -127,6 +131,20 @@ def holds_files(folder: Path, endings: tuple[str, ...]) -> bool:
     """Return whether some class folder in `folder` holds, at any depth, a file with one of the endings."""
     return any(path.suffix.lower() in endings for class_folder in visible_folders(folder)
                for path in _walk(class_folder, folder, frozenset(), strict=False))
+
+
+def files_below(folder: Path, root: Path, endings: tuple[str, ...]) -> list[Path]:
+    """Return the files in a folder with one of the endings, at any depth, by name.
+
+    Args:
+        folder: Where to look.
+        root: The data folder, resolved; nothing outside it is taken.
+        endings: Endings that count, in lower case; upper case counts as well.
+
+    Raises:
+        DataError: A link leads out of the data folder.
+    """
+    return [path for path in _walk(folder, root, frozenset()) if path.suffix.lower() in endings]
 
 
 def _walk(folder: Path, root: Path, above: frozenset[str], *, strict: bool = True) -> Iterator[Path]:

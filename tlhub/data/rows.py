@@ -60,7 +60,7 @@ class Rows:
     """One split on its way to examples.
 
     Attributes:
-        inputs: Texts, pairs of texts, or paths or contents of images.
+        inputs: Texts, pairs of texts, or paths or contents of files.
         labels: As the kind of target reads them (`tlhub.data.kinds.Reading`), shape (n, ...).
         ids: What each row is called.
         groups: What is never divided, or None.
@@ -132,8 +132,8 @@ def read_texts(table: Table, column: str, option: str = "text_column") -> list[s
     return ["" if value is None else str(value) for value in values]
 
 
-def read_images(table: Table, column: str, root: Path | None) -> Sequence[str | bytes]:
-    """Return a column of images, each as a path within `root` or as the content of a file.
+def read_files(table: Table, column: str, root: Path | None) -> Sequence[str | bytes]:
+    """Return a column of images or sounds, each as a path within `root` or as the content of a file.
 
     Raises:
         DataError: The column holds neither, or a path leads out of the folder.
@@ -148,16 +148,16 @@ def read_images(table: Table, column: str, root: Path | None) -> Sequence[str | 
     cells = values.to_pylist()
     if not (pa.types.is_struct(values.type) or _is_binary(values.type) or pa.types.is_string(values.type)
             or pa.types.is_large_string(values.type)):
-        raise DataError(f"column {column!r} holds {values.type}, not images or file names; name another with "
+        raise DataError(f"column {column!r} holds {values.type}, not files or their names; name another with "
                         "--data.file_column")
-    return [_one_image(cell, root) for cell in cells]
+    return [_one_file(cell, root) for cell in cells]
 
 
 def _is_binary(kind: pa.DataType) -> bool:
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
-def _one_image(cell: Any, root: Path | None) -> str | bytes:
+def _one_file(cell: Any, root: Path | None) -> str | bytes:
     if isinstance(cell, dict):
         cell = cell.get("bytes") or cell.get("path")
     if isinstance(cell, bytes):

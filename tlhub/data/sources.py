@@ -16,8 +16,11 @@ import numpy as np
 
 from tlhub.config import DataConfig
 from tlhub.data.cache import cache_root
+from tlhub.data.corpus import find_corpus, read_files_whole
 from tlhub.data.files import (
     FILE_ENDINGS,
+    FILE_MODALITIES,
+    FILE_NOUNS,
     holds_files,
     scan_classes,
     split_folders,
@@ -29,7 +32,7 @@ from tlhub.data.files import (
 from tlhub.data.tables import TABLE_ENDINGS, Table, first_line, quiet, read_table, read_utf8
 from tlhub.errors import DataError, UsageError, nearest
 
-FILE_COLUMNS = ("file_name", "file", "path", "filename", "image_path", "image")
+FILE_COLUMNS = ("file_name", "file", "path", "filename", "image_path", "image", "audio_path", "audio")
 _SPLIT_COLUMN = "split"
 _METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 
@@ -61,7 +64,7 @@ def read_source(data: DataConfig, modality: str) -> Source:
 
     Args:
         data: `source`, and `metadata` and the column names where they are given.
-        modality: `image` or `text`.
+        modality: `image`, `text`, `audio` or `corpus`.
 
     Raises:
         UsageError: No source is given.
@@ -71,7 +74,7 @@ def read_source(data: DataConfig, modality: str) -> Source:
         raise UsageError("no data given; name a folder, a file or a Hub id with --data")
     path = Path(data.source).expanduser()
     if path.is_file():
-        source = _from_file(path, data)
+        source = _from_file(path, data, modality)
     elif path.is_dir():
         source = _from_folder(path.resolve(), data, modality)
     else:
@@ -85,7 +88,9 @@ def read_source(data: DataConfig, modality: str) -> Source:
     return source
 
 
-def _from_file(path: Path, data: DataConfig) -> Source:
+def _from_file(path: Path, data: DataConfig, modality: str) -> Source:
+    if modality == "corpus" and path.suffix.lower() in FILE_ENDINGS["text"]:
+        return Source({"all": read_files_whole([path.resolve()], path.resolve().parent)}, path.resolve().parent)
     if path.suffix.lower() not in TABLE_ENDINGS:
         raise DataError(f"'{path}' is not a table; give a folder, or a file ending in {', '.join(TABLE_ENDINGS)}")
     table = read_table([path], path.name, cache_root(data) / "tables")
@@ -97,7 +102,9 @@ def _from_folder(root: Path, data: DataConfig, modality: str) -> Source:
         return _from_saved(root)
     if data.metadata:
         return _from_metadata(root, data)
-    if modality == "image":
+    if modality == "corpus":
+        return _from_corpus(root, data)
+    if modality in FILE_MODALITIES:
         if any((root / name).is_file() for name in _METADATA):
             return _from_metadata(root, data)
         parts = _split_metadata(root)
@@ -105,6 +112,15 @@ def _from_folder(root: Path, data: DataConfig, modality: str) -> Source:
             return _from_split_metadata(root, parts, data)
         return _from_classes(root, modality) or _from_tables(root, data) or _from_inner(root, data, modality)
     return _from_tables(root, data) or _from_classes(root, modality) or _from_inner(root, data, modality)
+
+
+def _from_corpus(root: Path, data: DataConfig) -> Source:
+    """Read text files, or tables where there are none or one of their columns is named."""
+    named = (data.text_column, data.prompt_column, data.completion_column, data.messages_column)
+    found = find_corpus(root) if named == (None,) * len(named) or not tables_in(root) else None
+    if found is not None:
+        return Source(found[0], root, found[1])
+    return _from_tables(root, data) or _from_inner(root, data, "corpus")
 
 
 def _from_saved(root: Path) -> Source:
@@ -232,7 +248,7 @@ def _from_classes(root: Path, modality: str) -> Source | None:
             raise DataError(f"'{folder}' holds no class folders; lay files out as {folder.name}/<class>/<file>")
         if found.ignored:
             notes.append(f"{split}: {found.ignored} files with other endings ignored")
-        columns = {"image" if modality == "image" else "text": found.files, "label": found.labels}
+        columns = {modality: found.files, "label": found.labels}
         if modality == "text":
             columns["text"] = [read_utf8(root / name) for name in found.files]
         splits[split] = Table(datasets.Dataset.from_dict(columns), found.files)
@@ -266,9 +282,10 @@ def _from_inner(root: Path, data: DataConfig, modality: str) -> Source:
         source = _from_folder(folders[0], data, modality)
         return replace(source, notes=(f"the data lies in the folder '{folders[0].name}'", *source.notes))
     found = ", ".join(sorted(entry.name for entry in root.iterdir())[:8]) or "nothing"
-    wanted = "train/<class>/<file>, <class>/<file>, " + ("metadata.csv beside them, " if modality == "image" else "")
-    raise DataError(f"'{root}' holds no {modality} data that is understood (found: {found}); expected {wanted}"
-                    "tables named train, validation and test, or a saved data set")
+    beside = ", metadata.csv beside them" if modality in FILE_MODALITIES else ""
+    wanted = "text files (.txt)" if modality == "corpus" else f"train/<class>/<file>, <class>/<file>{beside}"
+    raise DataError(f"'{root}' holds no {modality} data that is understood (found: {found}); expected {wanted}, tables "
+                    "named train, validation and test, or a saved data set")
 
 
 def _undecoded(table: Table) -> Table:
@@ -314,22 +331,26 @@ def _divide_by(source: Source, values: Sequence[str], origin: str) -> Source:
     return replace(source, splits=divided, notes=(*source.notes, f"splits come from {origin}"))
 
 
-def list_images(value: str) -> list[str]:
-    """Return a picture file by itself, or the picture files of a folder, at any depth, by name.
+def list_files(value: str, modality: str) -> list[str]:
+    """Return a file by itself, or the files of a folder that are of this kind of data, at any depth, by name.
+
+    Args:
+        value: The file or folder.
+        modality: `image` or `audio`.
 
     Raises:
-        DataError: There is no such file, or the folder holds no pictures.
+        DataError: There is no such file, or the folder holds none of this kind.
     """
     path = Path(value).expanduser()
     if path.is_file():
         return [str(path)]
     if not path.is_dir():
         raise DataError(f"'{value}' is no file and no folder; check the path")
-    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in FILE_ENDINGS["image"])
+    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in FILE_ENDINGS[modality])
     found = [str(file) for file in files if file.is_file()]
     if not found:
-        raise DataError(f"folder '{value}' holds no file ending in {', '.join(FILE_ENDINGS['image'][:5])}; name one "
-                        "that does")
+        raise DataError(f"folder '{value}' holds no {FILE_NOUNS[modality]}, which end in "
+                        f"{', '.join(FILE_ENDINGS[modality][:5])}; name one that does")
     return found
 
 

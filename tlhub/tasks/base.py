@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -9,11 +10,14 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tlhub.config import RunConfig
+from tlhub.data.audio import AudioInputs, longest_seconds
 from tlhub.data.batches import Inputs
+from tlhub.data.frontends import front_end
 from tlhub.data.image import ImageInputs
 from tlhub.data.prepare import Examples, PreparedData
 from tlhub.data.sampling import class_sampling
-from tlhub.data.sources import list_images
+from tlhub.data.sound import LONG_SECONDS
+from tlhub.data.sources import list_files
 from tlhub.models.checkpoints import Checkpoint
 from tlhub.problems import PROBLEMS, Problem
 from tlhub.training.defaults import Default
@@ -95,7 +99,38 @@ class ImageTask(Task):
         Raises:
             DataError: A file is not there, or a folder holds no pictures.
         """
-        files = [file for value in values for file in list_images(value)]
+        files = [file for value in values for file in list_files(value, self.modality)]
+        return unlabelled(files, files)
+
+
+class AudioTask(Task):
+    """Something about sounds, with any `AutoModelForAudioClassification` checkpoint."""
+
+    modality: ClassVar[str] = "audio"
+    auto_model: ClassVar[str] = "AutoModelForAudioClassification"
+    auto_processor: ClassVar[str] = "AutoFeatureExtractor"
+
+    def own_defaults(self, config: RunConfig, data: PreparedData, checkpoint: Checkpoint) -> list[Default]:
+        """Return how much of a clip is read."""
+        front = front_end(checkpoint.processor)
+        if front.samples is not None:
+            return [Default("data.max_seconds", front.samples / front.rate, "what the checkpoint reads")]
+        longest = max(0.1, math.ceil(10 * longest_seconds(data.splits["train"])) / 10)
+        reason = "the longest training clip" if longest <= LONG_SECONDS else "longer clips take much memory"
+        return [Default("data.max_seconds", min(longest, LONG_SECONDS), reason)]
+
+    def inputs(self, examples: Examples, processor: Any, config: RunConfig, *, fingerprint: str) -> Inputs:
+        """Return sounds, decoded and resampled once."""
+        return AudioInputs(examples, processor, fingerprint=fingerprint, data=config.data, seed=config.seed,
+                           workers=config.launch.workers)
+
+    def read(self, values: Sequence[Any], *, pairs: bool) -> Examples:
+        """Return sound files; a folder stands for the sounds in it.
+
+        Raises:
+            DataError: A file is not there, or a folder holds no sounds.
+        """
+        files = [file for value in values for file in list_files(value, self.modality)]
         return unlabelled(files, files)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.data_files import csv_rows, png, write, write_images
 from tlhub.data.prepare import prepare
-from tlhub.data.sources import list_images, read_lines, read_source
+from tlhub.data.sources import list_files, read_lines, read_source
 from tlhub.errors import DataError, UsageError
 
 
@@ -236,8 +236,8 @@ def test_hub_data_offline_is_one_line(config):
 
 def test_inputs_of_predictions(tmp_path):
     write_images(tmp_path / "d", {"x": 2}, ending=".PNG")
-    assert list_images(str(tmp_path / "d")) == [str(tmp_path / "d" / "x" / f"00{n}.PNG") for n in range(2)]
-    assert list_images(str(tmp_path / "d" / "x" / "000.PNG")) == [str(tmp_path / "d" / "x" / "000.PNG")]
+    assert list_files(str(tmp_path / "d"), "image") == [str(tmp_path / "d" / "x" / f"00{n}.PNG") for n in range(2)]
+    assert list_files(str(tmp_path / "d" / "x" / "000.PNG"), "image") == [str(tmp_path / "d" / "x" / "000.PNG")]
     with pytest.raises(DataError, match="no file and no folder"):
-        list_images(str(tmp_path / "none"))
+        list_files(str(tmp_path / "none"), "image")
     assert read_lines(write(tmp_path / "a.txt", "one\r\n\n two \n")) == ["one", "two"]
