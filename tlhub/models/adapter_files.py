@@ -18,6 +18,8 @@ from tlhub.errors import CheckpointError
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 LABELS = "labels.json"
+BASE = "base"
+"""Folder for the base of a model that transformers cannot put adapters on by itself."""
 README = """# Adapter
 
 A PEFT adapter with its trained head over {where} (its weights: SHA-256
@@ -30,6 +32,14 @@ EMBEDDED = """from transformers import {model}, {processor}
 
 folder = "."
 model = {model}.from_pretrained(folder)
+processor = {processor}.from_pretrained(folder)
+"""
+BESIDE = """from peft import PeftModel
+from transformers import {model}, {processor}
+
+folder = "."
+base = {model}.from_pretrained(f"{{folder}}/base")
+model = PeftModel.from_pretrained(base, folder).eval()
 processor = {processor}.from_pretrained(folder)
 """
 SEPARATE = """import json
@@ -103,18 +113,18 @@ def auto_processor_of(processor: Any) -> str:
     return "AutoImageProcessor" if isinstance(processor, ImageProcessingMixin) else "AutoFeatureExtractor"
 
 
-def write_readme(folder: Path, labels: Labels, processor: Any, *, embedded: bool) -> None:
+def write_readme(folder: Path, labels: Labels, processor: Any) -> None:
     """Write README.md with the lines that load the model by transformers and peft alone.
 
     Args:
-        folder: The saved folder.
+        folder: The saved folder, with the base where that is kept beside the adapters.
         labels: What it says of the base.
         processor: The processor that was saved.
-        embedded: Whether the base's weights lie in the folder.
     """
     kind = auto_processor_of(processor)
     where = f"`{labels.base}`" + (f" at revision `{labels.revision}`" if labels.revision else "")
-    lines = EMBEDDED if embedded else SEPARATE
+    embedded = (folder / "config.json").exists()
+    lines = EMBEDDED if embedded else BESIDE if (folder / BASE).exists() else SEPARATE
     if not embedded and kind == "AutoTokenizer":
         lines += "model.config.pad_token_id = processor.pad_token_id\n"
     code = lines.format(model=labels.auto_model, processor=kind, base=labels.base, revision=labels.revision)

@@ -35,11 +35,16 @@ SEQUENCES_ONLY = ("oft",)
 """Methods whose PEFT code takes every input of four dimensions for that of a convolution."""
 
 
+READ_ONLY = {"WavLMAttention": ("q_proj", "k_proj", "v_proj", "out_proj"), "MultiheadAttention": ("out_proj",)}
+"""Layers, by the class they stand in, whose weights are read and which are never called: adapters would do nothing."""
+
+
 def choose_targets(model: nn.Module, method: str, new_parameters: Collection[str]) -> list[str]:
     """Return the layers of the model's blocks that the method can adapt.
 
-    Stem, head and newly initialised layers are left out, and so are grouped convolutions, since a low-rank change of a
-    depthwise filter is no smaller than the filter, and dilated ones, whose dilation PEFT's own layers do not have.
+    Stem, head, newly initialised layers and those that are never called are left out, and so are grouped convolutions,
+    since a low-rank change of a depthwise filter is no smaller than the filter, and dilated ones, whose dilation PEFT's
+    own layers do not have.
 
     Args:
         model: The model without adapters.
@@ -52,11 +57,13 @@ def choose_targets(model: nn.Module, method: str, new_parameters: Collection[str
     index = block_index(model)
     names = [block.name for block in blocks(model)]
     outside = {"head"} if set(names) <= {"stem", "head"} else {"stem", "head"}
+    uncalled = _uncalled(model)
     targets = [
         name
         for name, module in model.named_modules()
         if isinstance(module, LAYERS[method])
         and not _is_special(module)
+        and name not in uncalled
         and f"{name}.weight" not in new_parameters
         and f"{name}.weight" in index
         and names[index[f"{name}.weight"]] not in outside
@@ -80,12 +87,16 @@ def match_targets(model: nn.Module, method: str, endings: Collection[str]) -> li
         UsageError: An ending fits no layer, or one of a kind that the method does not adapt.
     """
     modules = dict(model.named_modules())
+    uncalled = _uncalled(model)
     found: list[str] = []
     for ending in endings:
         fitting = [name for name in modules if name == ending or name.endswith("." + ending)]
         layers = [name for name in fitting if isinstance(modules[name], LAYERS[method])]
-        layers = [name for name in layers if not _is_special(modules[name])]
+        layers = [name for name in layers if not _is_special(modules[name]) and name not in uncalled]
         if not layers:
+            if uncalled.intersection(fitting):
+                raise UsageError(f"strategy.targets {ending!r} is read by {type(model).__name__} and never called, so "
+                                 "adapters on it would do nothing; leave it out")
             if fitting:
                 module = modules[fitting[0]]
                 kind = f"grouped or dilated {type(module).__name__}" if _is_special(module) else type(module).__name__
@@ -125,6 +136,11 @@ def modules_beside(model: nn.Module, new_parameters: Collection[str]) -> list[st
 
 def _is_special(module: nn.Module) -> bool:
     return isinstance(module, nn.Conv2d) and (module.groups > 1 or max(module.dilation) > 1)
+
+
+def _uncalled(model: nn.Module) -> set[str]:
+    return {f"{path}.{name}" for path, module in model.named_modules()
+            for name in READ_ONLY.get(type(module).__name__, ())}
 
 
 def _ending(name: str) -> str:

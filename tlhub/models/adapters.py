@@ -19,12 +19,13 @@ from peft.utils import ModulesToSaveWrapper, get_peft_model_state_dict
 from safetensors.torch import save_file
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.integrations.peft import PeftAdapterMixin
 from transformers.pytorch_utils import Conv1D
 
 from tlhub.config import StrategyConfig
 from tlhub.errors import CheckpointError, UsageError
 from tlhub.models.adapter_conversions import START, name_magnitudes, pissa_as_lora, vera_as_lora
-from tlhub.models.adapter_files import ADAPTER_WEIGHTS, Labels, link_base, read_labels, write_labels, write_readme
+from tlhub.models.adapter_files import ADAPTER_WEIGHTS, BASE, Labels, link_base, read_labels, write_labels, write_readme
 from tlhub.models.adapter_targets import choose_targets, match_targets, modules_beside
 from tlhub.models.heads import PooledClassifier
 from tlhub.models.loading import LOADING_ERRORS, first_line, quiet, read_settings, seeded, set_labels
@@ -142,8 +143,9 @@ def save_adapter(
     """Save adapters, head and processor so that plain transformers and peft load them.
 
     Over a local base the folder gets config.json and the base weights (linked where the file system can), and
-    `AutoModelFor….from_pretrained(folder)` gives the whole model. Over a Hub base, or without `save_base`, it gets a
-    README.md with the lines that load it. Both have `labels.json` with the labels and the base's hash.
+    `AutoModelFor….from_pretrained(folder)` gives the whole model; for models with adapters of their own kind, which
+    that function would look for, they lie in a folder in it. Over a Hub base, or without `save_base`, it has neither.
+    A README.md has the lines that load it, and `labels.json` the labels and the base's hash.
 
     Args:
         model: The model with adapters.
@@ -174,10 +176,16 @@ def save_adapter(
         set_labels(base.config, label_names)
         base.config.architectures = [type(base).__name__]
         base.config.dtype = torch.float32
-        base.config.save_pretrained(folder)
+        place = folder / BASE if _has_own_adapters(base) else folder
+        base.config.save_pretrained(place)
         with plain_folder(origin, labels.auto_model) as source:
-            link_base(source, folder, _shapes_beside(base, settings.modules_to_save or []))
-    write_readme(folder, labels, processor, embedded=(folder / "config.json").exists())
+            link_base(source, place, _shapes_beside(base, settings.modules_to_save or []))
+    write_readme(folder, labels, processor)
+
+
+def _has_own_adapters(model: nn.Module) -> bool:
+    """Return whether transformers takes every adapter of the class for one of another kind (wav2vec2's languages)."""
+    return type(model).load_adapter is not PeftAdapterMixin.load_adapter  # type: ignore[attr-defined]
 
 
 def needs_base(model: nn.Module, origin: Origin) -> bool:
@@ -277,6 +285,9 @@ def _padding(folder: Path) -> int | None:
 @contextmanager
 def _base_folder(folder: Path, labels: Labels) -> Iterator[tuple[Origin, Path]]:
     """Give the base's files: those beside the adapter, without the adapter, or those of the base's own place."""
+    if (folder / BASE / "config.json").exists():
+        yield Origin(str(folder), "local", None, weight_hash(folder / BASE), folder / BASE), folder / BASE
+        return
     if (folder / "config.json").exists():
         with TemporaryDirectory() as plain:
             for path in folder.resolve().iterdir():

@@ -71,14 +71,20 @@ def output_parameters(model: nn.Module) -> frozenset[str]:
 def native_features_possible(model: nn.Module, new_parameters: Collection[str]) -> bool:
     """Return whether nothing but the output layer is drawn at random, so that its input comes from the checkpoint.
 
-    What begins alike everywhere, as AST's norm before the last layer does with ones and zeros, is not drawn.
-
     Args:
         model: The model with its head, untrained.
         new_parameters: Names of the parameters that the checkpoint did not bring.
     """
-    before = set(new_parameters) - output_parameters(model)
-    return all(bool((value == value.flatten()[0]).all()) for name, value in model.named_parameters() if name in before)
+    return drawn_parameters(model, new_parameters) <= output_parameters(model)
+
+
+def drawn_parameters(model: nn.Module, new_parameters: Collection[str]) -> frozenset[str]:
+    """Return which new parameters of an untrained model are drawn at random.
+
+    Those that are alike everywhere are not, such as the ones and zeros of AST's norm before the last layer.
+    """
+    return frozenset(name for name, value in model.named_parameters()
+                     if name in new_parameters and not bool((value == value.flatten()[0]).all()))
 
 
 @dataclass(frozen=True)
@@ -146,6 +152,7 @@ class PooledClassifier(nn.Module):
 
     Attributes:
         base_model_prefix: Where the backbone is; transformers and peft ask for it.
+        headed: The class of the model with transformers' own head.
     """
 
     base_model_prefix = "backbone"
@@ -155,6 +162,7 @@ class PooledClassifier(nn.Module):
         self.kind = kind
         self.form = form
         self.config = model.config
+        self.headed = type(model)
         whole = kind == "native" or is_timm(model) or model.base_model is model
         self._prefix = "" if whole else model.base_model_prefix + "."
         self._inside = backbone_name(model) if whole and kind != "native" and not is_timm(model) else ""
@@ -177,9 +185,12 @@ class PooledClassifier(nn.Module):
         if self.kind == "native":
             logits: torch.Tensor = self.backbone(**inputs).logits
             return logits
-        backbone = self.backbone.get_submodule(self._inside)
-        outputs = run(backbone, inputs, layers=self.kind == "layer_mean")
-        return pool(backbone, outputs, self.kind, inputs.get("attention_mask"))
+        outputs = run(self.inside(), inputs, layers=self.kind == "layer_mean")
+        return pool(self.inside(), outputs, self.kind, inputs.get("attention_mask"))
+
+    def inside(self) -> nn.Module:
+        """Return what makes the hidden states: the backbone itself, or what is left in a model without its head."""
+        return self.backbone.get_submodule(self._inside)
 
     def own_name(self, name: str) -> str:
         """Return the name that a parameter of the model with transformers' head has in here, if it is still there."""

@@ -17,9 +17,10 @@ from tlhub.errors import CheckpointError
 from tlhub.models.adapters import is_adapted, load_adapter, merge, save_adapter
 from tlhub.models.checkpoints import load_origin
 from tlhub.models.head_files import Base, HeadRecord, read_head, write_head
-from tlhub.models.heads import HeadForm, PooledClassifier, output_layer
+from tlhub.models.heads import HeadForm, PooledClassifier, drawn_parameters, output_layer
 from tlhub.models.loading import LOADING_ERRORS, first_line, quiet, read_settings, seeded, set_labels
 from tlhub.models.origin import HEAD_SETTINGS, Origin, resolve_base
+from tlhub.models.plain_heads import plain_classifier
 from tlhub.models.processors import load_processor
 
 
@@ -30,8 +31,8 @@ def save_model(
     """Save a trained model with its processor, in the form that fits its class.
 
     Args:
-        model: A model of transformers, one with adapters, or a `PooledClassifier`; adapters over the latter are merged
-            into a copy.
+        model: A model of transformers, one with adapters, or a `PooledClassifier`, which is saved as a plain model
+            where one computes the same; adapters over it are merged into a copy.
         processor: Its processor.
         folder: Where to save; made if need be.
         origin: The checkpoint that training started from.
@@ -48,9 +49,12 @@ def save_model(
         save_new_layers(model, processor, folder, origin=origin, label_names=label_names)
         return
     if isinstance(model, PooledClassifier):
-        save_pooled(model, processor, folder, label_names=label_names)
-    else:
-        save_full(model, processor, folder, label_names=label_names)
+        plain = plain_classifier(model)
+        if plain is None:
+            save_pooled(model, processor, folder, label_names=label_names)
+            return
+        model = plain
+    save_full(model, processor, folder, label_names=label_names)
 
 
 def save_full(model: nn.Module, processor: Any, folder: Path, *, label_names: Sequence[str]) -> None:
@@ -152,7 +156,7 @@ def _load_headed(origin: Origin, auto_model: str, auto_processor: str) -> Pooled
         base = resolve_base(record.base.name, record.base.revision, record.base.weight_hash, origin.name)
         checkpoint = load_origin(base, auto_model=auto_model, auto_processor=auto_processor,
                                  label_names=record.label_names, problem_type=record.problem_type or SINGLE_LABEL)
-        model, missing = checkpoint.model, checkpoint.new_parameters
+        model, missing = checkpoint.model, drawn_parameters(checkpoint.model, checkpoint.new_parameters)
     pooled = PooledClassifier(model, record.kind, head, record.form).eval()
     if lacking := {pooled.own_name(name) for name in missing} & pooled.state_dict().keys():
         raise CheckpointError(f"the model in {origin.name!r} lacks {min(lacking)!r}; a file is damaged or missing")
