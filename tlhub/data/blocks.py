@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,9 +13,12 @@ from tlhub.config import DataConfig
 from tlhub.data.prepare import Examples
 from tlhub.data.tensors import to_device
 from tlhub.data.tokens import Tokens, tokenise
+from tlhub.errors import DataError
+from tlhub.seeding import generator
 
 IGNORED = -100
 """What `targets` hold where nothing is to be predicted, as transformers has it."""
+_LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -102,11 +106,17 @@ class GenerationInputs:
         self.packing = data.packing
         self._block_size = data.block_size
         self._tokens = tokenise(examples.inputs, examples.ids, tokenizer, data)
-        plain = not len(examples) or isinstance(examples.inputs[0], str)
-        windows = (text_windows if plain else script_windows)(self._tokens, data.block_size)
+        self._plain = not len(examples) or isinstance(examples.inputs[0], str)
+        windows = (text_windows if self._plain else script_windows)(self._tokens, data.block_size)
+        if examples.most is not None and examples.most < len(windows.starts):
+            drawn = generator(seed, "training blocks").permutation(len(windows.starts))[:examples.most]
+            windows = windows.take(np.sort(drawn))
         self.truncated = windows.cut
+        if windows.cut:
+            _LOGGER.info("%d of %d records are longer than data.block_size %d, and lose the beginning of what is not "
+                         "learned", windows.cut, len(examples), data.block_size)
         self._windows = windows
-        self.lengths: np.ndarray | None = self._windows.lengths
+        self.lengths: np.ndarray | None = windows.lengths
         self.labels = self._counts()
         fill = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
         self._fill = fill or 0
@@ -114,6 +124,16 @@ class GenerationInputs:
     def __len__(self) -> int:
         """Return the number of blocks."""
         return len(self._windows.starts)
+
+    def check_length(self) -> None:
+        """Refuse texts to train on that are shorter than a block, all together.
+
+        Raises:
+            DataError: They are.
+        """
+        if len(self._tokens.ids) < self._block_size and self._plain:
+            raise DataError(f"the training texts have {len(self._tokens.ids)} tokens all together, less than one block "
+                            f"of data.block_size {self._block_size}; add text, or lower --data.block_size")
 
     def batch(self, indices: np.ndarray, epoch: int | None, device: torch.device) -> dict[str, torch.Tensor]:
         """Return some blocks laid out in rows.

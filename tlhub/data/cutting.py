@@ -41,8 +41,8 @@ def cut_texts(rows: Rows, fractions: Sequence[tuple[str, float]]) -> dict[str, R
             start, line = end, line + lines
     for split, found in pieces.items():
         if not found:
-            raise DataError(f"{len(rows)} texts of together {sum(map(len, rows.inputs))} characters are too little to "
-                            f"set a {split} split aside; add text, or give the split")
+            raise DataError(f"the texts have {sum(map(len, rows.inputs))} characters all together, too few to set a "
+                            f"{split} split aside; add text, or give the split")
     return {split: _rows(rows, found) for split, found in pieces.items()}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import logging
@@ -14,6 +15,7 @@ import numpy as np
 from tlhub.config import SINGLE_LABEL, DataConfig
 from tlhub.data.audit import BadExample, keep_apart
 from tlhub.data.columns import Columns, infer_columns
+from tlhub.data.cutting import FEW, cut_texts
 from tlhub.data.drafts import Draft, fill
 from tlhub.data.kinds import Kind
 from tlhub.data.problem_types import find_kind, known_kind
@@ -32,16 +34,19 @@ class Examples:
     """One split, ready to be encoded.
 
     Attributes:
-        inputs: Texts, pairs of texts as tuples, or images as paths or contents of files.
+        inputs: Texts, pairs of texts as tuples, conversations as lists of messages, or images and sounds as paths or
+            contents of files.
         labels: Target of each, of the type and shape that `tlhub.data.targets.Target` gives for its kind.
         ids: What each is called in messages and predictions: `train.csv:17`, or a file's path in the data folder.
         groups: Group of each, or None.
+        most: How many blocks of texts that are cut into blocks are used; None for all.
     """
 
     inputs: Sequence[Any]
     labels: np.ndarray
     ids: Sequence[str]
     groups: np.ndarray | None = None
+    most: int | None = None
 
     def __len__(self) -> int:
         """Return the number of examples."""
@@ -105,7 +110,7 @@ def begin(source: Source, data: DataConfig, modality: str, *, problems: tuple[st
     Args:
         source: The data set.
         data: The data section of the configuration.
-        modality: `image` or `text`.
+        modality: `image`, `text`, `audio` or `corpus`.
         problems: The kinds of target that the task allows.
         keywords: As in `prepare`.
         collect: Collect what is wrong, rather than stop at the first.
@@ -137,29 +142,32 @@ def finish(draft: Draft, data: DataConfig, modality: str, *, seed: int) -> Prepa
     names = draft.kind.names(train.labels)
     _check_names(draft, names, data)
     _stop_if_wrong(draft)
-    if data.max_train_examples is not None and data.max_train_examples < len(train):
+    most = data.max_train_examples if draft.kind.divisible else None
+    if most is None and data.max_train_examples is not None and data.max_train_examples < len(train):
         draft.splits["train"] = _subset(draft.kind, train, data.max_train_examples, seed)
         draft.notes.append(f"training uses {data.max_train_examples} of {len(train)} examples, drawn "
                            f"{draft.kind.evenly}")
     draft.kind.check_training(draft.splits["train"].labels)
+    if draft.columns.group is not None:
+        draft.notes.append(_groups_told(draft))
     splits = {split: _examples(draft.kind, rows, names) for split, rows in draft.splits.items()}
+    splits["train"] = dataclasses.replace(splits["train"], most=most)
     return PreparedData(splits, Target(draft.kind.problem_type, names), draft.columns, tuple(draft.quarantined),
                         tuple(draft.notes), _fingerprint(draft.splits, names), draft.columns.pair is not None)
 
 
 def prepare_evaluation(data: DataConfig, modality: str, *, target: Target, pairs: bool = False,
                        keywords: tuple[str, ...] = ()) -> Examples:
-    if draft.columns.group is not None:
-        draft.notes.append(_groups_told(draft))
     """Read data that a finished run is scored on: the test split where there is one, otherwise every row.
 
     What was noticed on the way is logged.
 
     Args:
         data: The data section of the configuration.
-        modality: `image` or `text`.
+        modality: `image`, `text`, `audio` or `corpus`.
         target: The run's target; labels are matched to it by name.
         pairs: Whether the run reads pairs of texts.
+        keywords: The run's, as in `prepare`.
 
     Raises:
         UsageError: No data is given.
@@ -167,7 +175,6 @@ def prepare_evaluation(data: DataConfig, modality: str, *, target: Target, pairs
     """
     source = read_source(data, modality)
     columns = infer_columns(source, data, modality, problems=(target.problem_type,), target=target, pairs=pairs)
-        keywords: The run's, as in `prepare`.
     draft = Draft(source, columns, known_kind(source, columns, data, target, keywords), [])
     fill(draft, data, modality, only=("test",))
     if not draft.splits:
@@ -202,15 +209,19 @@ def _divide(draft: Draft, data: DataConfig, seed: int) -> None:
     if single:
         fractions.insert(0, ("test", data.test_fraction))
     rows = draft.splits.pop(base)
-    parts = make_splits(draft.kind.strata(rows.labels), rows.groups, fractions, seed=seed,
-                        needs_every_class=draft.kind.needs_every_stratum)
-    made = {split: rows.take(indices) for split, indices in parts.items()}
+    if draft.kind.divisible and rows.groups is None and len(rows) < FEW:
+        made = cut_texts(rows, fractions)
+        sizes = ", ".join(f"{split} {sum(map(len, part.inputs)):,} characters" for split, part in made.items())
+        how = f"{len(rows)} texts, each cut at line breaks"
+    else:
+        parts = make_splits(draft.kind.strata(rows.labels), rows.groups, fractions, seed=seed,
+                            needs_every_class=draft.kind.needs_every_stratum)
+        made = {split: rows.take(indices) for split, indices in parts.items()}
+        sizes = ", ".join(f"{split} {len(part)}" for split, part in made.items())
+        how = f"{len(rows)} rows, {draft.kind.evenly}{', groups kept whole' if rows.groups is not None else ''}"
     found = {**made, **draft.splits}
     draft.splits = {split: found[split] for split in _ORDER if split in found}
-    sizes = ", ".join(f"{split} {len(part)}" for split, part in made.items())
-    kept = ", groups kept whole" if rows.groups is not None else ""
-    draft.notes.append(f"{' and '.join(name for name, _ in reversed(fractions))} made from {len(rows)} rows, "
-                       f"{draft.kind.evenly}{kept}: {sizes}")
+    draft.notes.append(f"{' and '.join(name for name, _ in reversed(fractions))} made from {how}: {sizes}")
 
 
 def _separate(draft: Draft) -> None:
@@ -231,6 +242,16 @@ def _separate(draft: Draft) -> None:
                         for split, rows in draft.splits.items()}
 
 
+def _groups_told(draft: Draft) -> str:
+    """Tell how many groups each split has; what was in two of them has been taken out of all but one."""
+    names = {split: [group_name(group) for group in rows.groups.tolist()] for split, rows in draft.splits.items()
+             if rows.groups is not None}
+    sizes = ", ".join(f"{split} {len(set(found) - {None})}" for split, found in names.items())
+    alone = sum(found.count(None) for found in names.values())
+    return (f"groups of column {draft.columns.group!r}: {sizes}; none is in two splits"
+            + (f" ({alone} rows have no group)" if alone else ""))
+
+
 def _check_names(draft: Draft, names: tuple[str, ...], data: DataConfig) -> None:
     member, _ = draft.kind.members
     for split, rows in draft.splits.items():
@@ -242,16 +263,6 @@ def _check_names(draft: Draft, names: tuple[str, ...], data: DataConfig) -> None
             draft.complain(f"{member} {unknown[0]!r} is in split {split!r} and not in train, which has "
                            f"{', '.join(names[:10])}; add training examples or correct the label")
         if split != "train":
-def _groups_told(draft: Draft) -> str:
-    """Tell how many groups each split has; what was in two of them has been taken out of all but one."""
-    names = {split: [group_name(group) for group in rows.groups.tolist()] for split, rows in draft.splits.items()
-             if rows.groups is not None}
-    sizes = ", ".join(f"{split} {len(set(found) - {None})}" for split, found in names.items())
-    alone = sum(found.count(None) for found in names.values())
-    return (f"groups of column {draft.columns.group!r}: {sizes}; none is in two splits"
-            + (f" ({alone} rows have no group)" if alone else ""))
-
-
             draft.notes += draft.kind.remarks(rows.labels, names, split)
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tlhub.config import MULTI_LABEL, REGRESSION, SINGLE_LABEL, DataConfig
+from tlhub.config import MULTI_LABEL, NEXT_TOKEN, REGRESSION, SINGLE_LABEL, DataConfig
 from tlhub.data.classes import Classes
 from tlhub.data.columns import Columns
+from tlhub.data.continuations import NextTokens
 from tlhub.data.keywords import Keywords
 from tlhub.data.kinds import Kind, class_names, is_blank, is_list, number
 from tlhub.data.label_sets import SEPARATORS, LabelSets, is_flag, split_labels
@@ -139,6 +140,8 @@ def _folders_as_numbers(source: Source, columns: Columns) -> str:
 
 def _make(problem: str, source: Source, columns: Columns, data: DataConfig, target: Target | None = None,
           keywords: tuple[str, ...] = ()) -> Kind:
+    if problem == NEXT_TOKEN:
+        return NextTokens(divisible=columns.pair is None and not columns.conversations)
     if problem == REGRESSION:
         return Values(columns.labels)
     feature = source.training.rows.features[columns.labels[0]]

@@ -53,15 +53,14 @@ def records_told(columns: Columns) -> str:
 def describe_records(records: Mapping[str, Sequence[Any]]) -> list[tuple[str, str]]:
     """Return what to tell of the records of each split, as name and value."""
     first = next(record for split in records.values() for record in split)
-    form = "texts" if isinstance(first, str) else "prompts with completions" if isinstance(first, tuple) \
+    form = "documents" if isinstance(first, str) else "prompts with completions" if isinstance(first, tuple) \
         else "conversations"
     facts = [("records", form)]
     for split, found in records.items():
         texts = [" ".join(_parts(record)) for record in found]
         size = sum(len(part.encode()) for record in found for part in _parts(record))
         words = sum(len(text.split()) for text in texts)
-        facts.append((split, f"{len(found):,} {'documents' if form == 'texts' else form}, {size:,} bytes, "
-                             f"{words:,} words"))
+        facts.append((split, f"{form} {len(found):,}, bytes {size:,}, words {words:,}"))
     return facts
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ import pyarrow.csv
 from tlhub.errors import DataError
 
 TABLE_ENDINGS = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")
+"""What halves of surrogate pairs look like in JSON, those that belong together included."""
 
 
 @dataclass(frozen=True)
@@ -196,11 +199,22 @@ def _read_records(path: Path) -> list[dict[str, Any]]:
             value = json.loads(piece)
         except ValueError as error:
             raise DataError(f"'{path}' is not JSON in line {number} ({first_line(error)}); one object a line") from None
+        if _HALF.search(piece) and not _is_unicode(value):
+            raise DataError(f"'{path}' holds one half of a surrogate pair in line {number}, which is no character; "
+                            "remove it, or write both halves")
         found = value if whole else [value]
         if not all(isinstance(record, dict) for record in found):
             raise DataError(f"'{path}' holds {piece.strip()[:40]!r} in line {number}; each row is an object with names")
         records += found
     return records
+
+
+def _is_unicode(value: Any) -> bool:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _from_records(records: list[dict[str, Any]], path: Path) -> datasets.Dataset:

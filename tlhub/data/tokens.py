@@ -35,7 +35,7 @@ class Tokens:
         ids: The tokens, int32, shape (t,).
         sizes: UTF-8 bytes of the record's text that each stands for, int32, shape (t,). They add up to the bytes of
             the text: of a character that is divided between tokens the first has all the bytes, characters that a
-            tokenizer drops count with the token that follows, and special tokens that are not in the text have none.
+            tokenizer drops count with the token that follows, and special tokens that are not the text's own have none.
         learned: Whether each is to be predicted, bool, shape (t,); never the first of a record.
         starts: Where each record starts, and the end of the last, int64, shape (n + 1,).
     """
@@ -169,7 +169,10 @@ class _Encoder:
             ends = np.concatenate([[0] * len(self._begin), ends, [len(script.text)] * len(self._end)]).astype(np.int64)
             learned = np.concatenate([[False] * len(self._begin), learned, [True] * len(self._end)]).astype(bool)
         learned[:1] = False
-        return tokens, _widths(script.text, ends), learned
+        widths = _widths(script.text, ends)
+        if script.whole:  # what stands for turns and their ends is the template's, not text
+            widths[np.isin(tokens, self._tokenizer.all_special_ids)] = 0
+        return tokens, widths, learned
 
     def _pieces(self, texts: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
         """Return the tokens of each text, and the character that each of them ends before, ascending."""
