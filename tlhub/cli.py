@@ -11,16 +11,17 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tlhub import __version__, launching, options
-from tlhub.config import RunConfig
+from tlhub.config import RunConfig, SamplingConfig
 from tlhub.errors import DataError, TlhubError, UsageError, is_disk_full
 from tlhub.evaluation.scores import flat
 from tlhub.launching import Ending
+from tlhub.limits import check_sampling
 from tlhub.parsers import FINETUNE, Command, one_line, suggestion
 
 EVALUATE = Command("evaluate", "Score a finished run on data.", {"run": "the run's folder"}, ("data",))
 PREDICT = Command("predict", "Predict with a finished run; one JSON object a line.",
                   {"run": "the run's folder", "input+": "files, folders, texts, or - for lines of standard input"},
-                  actions={"batch_size=": "examples of one forward pass"})
+                  actions={"batch_size=": "examples of one forward pass"}, fields=SamplingConfig)
 DATA_CHECK = Command("data check", "Tell what is understood of a data set, and what would stop a run.",
                      {"task": "what would be predicted, such as image-classification"}, ("data",),
                      ("seed", "task_options"))
@@ -149,11 +150,14 @@ def _predict(argv: list[str]) -> Ending:
     size = given.get("batch_size", "64")
     if not size.isdecimal() or int(size) < 1:
         raise UsageError(f"option '--batch_size' is {size!r}, but needs a whole number from 1")
+    sampling = {name: given[name] for name in PREDICT.field_names() if name in given}
+    chosen = {"batch_size": int(size)} if "batch_size" in given else {}
+    check_sampling(SamplingConfig(**sampling))
     from tlhub import run
 
     finished = run.load(given["run"])
     for batch in _batches(given["input"], int(size)):
-        for prediction in finished.predict(batch, batch_size=int(size)):
+        for prediction in finished.predict(batch, **chosen, **sampling):
             print(json.dumps(prediction, ensure_ascii=False), flush=True)
     return Ending(0)
 

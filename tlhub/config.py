@@ -242,7 +242,7 @@ class TrainConfig:
     precision: str = option("auto", "autocast type; 'auto' is bf16 where the device computes in it, else fp32",
                             choices=("auto", "fp32", "bf16", "fp16"))
     gradient_checkpointing: bool = option(False, "compute the inside of each block again for its gradient instead of "
-                                                 "keeping it: less memory, more time", strategies=GRADIENT_STRATEGIES)
+                                                 "keeping it: less memory, more time", strategies=BACKBONE_STRATEGIES)
     compile: bool = option(False, "compile the model with torch.compile", strategies=GRADIENT_STRATEGIES)
 
 
@@ -252,7 +252,8 @@ class EvaluateConfig:
 
     metrics: list[str] = option([], "metrics by name; default: those of the task")
     best: str | None = option(None, "metric that chooses the best epoch on validation; default: that of the task")
-    knn: bool = option(False, "score nearest neighbours on frozen features even where no features are cached")
+    knn: bool = option(False, "score nearest neighbours on frozen features even where no features are cached",
+                       tasks=HEADED_TASKS)
     resamples: int = option(1000, "bootstrap resamples behind the 95% intervals")
     calibrate: bool = option(False, "divide the logits of the saved model by the temperature that fits validation best",
                              tasks=CLASSIFICATION_TASKS, problems=(SINGLE_LABEL,))
@@ -322,6 +323,22 @@ class TextGenerationOptions:
 
 TASK_OPTIONS: dict[str, type] = {"wake-word": WakeWordOptions, "text-generation": TextGenerationOptions}
 """The options that only one task has (`task_options.*`), by task."""
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How a finished run of a text-generation task goes on with a prompt."""
+
+    max_new_tokens: int = option(50, "at most this many new tokens; it may end earlier by itself")
+    num_return_sequences: int = option(1, "texts for each prompt")
+    do_sample: bool | None = option(None, "draw tokens by their probability; default: where temperature, top_k or "
+                                          "top_p is given, or several texts are asked for without beams")
+    temperature: float | None = option(None, "divides the logits; default: the checkpoint's, otherwise 1")
+    top_k: int | None = option(None, "draw from this many tokens, 0 for all; default: the checkpoint's, otherwise 50")
+    top_p: float | None = option(None, "draw from the likeliest tokens of this share; default: the checkpoint's or 1")
+    repetition_penalty: float | None = option(None, "makes tokens that have occurred less likely, above 1")
+    num_beams: int = option(1, "beginnings that are followed up at a time (beam search)")
+    seed: int | None = option(None, "what tokens are drawn from; default: the run's")
+
 
 IDENTITY_EXCLUDES = ("out", "launch", "log", "train.micro_batch_size", "train.gradient_checkpointing",
                      "data.cache_dir", "data.cache_limit_gib")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,16 @@ from accelerate import PartialState
 from torch import nn
 
 from tlhub import results
-from tlhub.config import DataConfig, RunConfig, problem_type
+from tlhub.config import GENERATION_TASKS, DataConfig, RunConfig, SamplingConfig, problem_type
 from tlhub.data.batches import Inputs
 from tlhub.data.prepare import prepare_evaluation
+from tlhub.data.prompts import prompt_tokens
 from tlhub.data.targets import Target
-from tlhub.errors import CheckpointError
+from tlhub.errors import CheckpointError, UsageError
 from tlhub.folder import RunFolder
+from tlhub.limits import check_sampling
 from tlhub.models.assembly import lay_out
+from tlhub.models.generation import generate
 from tlhub.models.saving import load_saved
 from tlhub.options import from_kwargs
 from tlhub.problems import Problem
@@ -28,8 +32,10 @@ from tlhub.tasks.base import Task
 from tlhub.training.inference import predict_logits
 from tlhub.training.processes import make_accelerator
 
-_LAYOUT = ("text_column", "text_pair_column", "label_column", "target_columns", "label_separator", "file_column",
-           "metadata", "cache_dir", "max_bad_fraction")
+logger = logging.getLogger(__name__)
+
+_LAYOUT = ("text_column", "text_pair_column", "prompt_column", "completion_column", "messages_column", "label_column",
+           "target_columns", "label_separator", "file_column", "metadata", "cache_dir", "max_bad_fraction")
 """Options of the section `data` that hold for other data of the same kind too."""
 
 
@@ -87,30 +93,55 @@ class Run:
         task: Task = TASKS.get(self.config.task)()
         return task
 
-    def predict(self, values: Sequence[str | tuple[str, str]], *, batch_size: int = 64) -> list[dict[str, Any]]:
+    def predict(self, values: Sequence[str | tuple[str, str]], *, batch_size: int | None = None,
+                **sampling: Any) -> list[dict[str, Any]]:
         """Return a prediction for each input.
 
         Args:
             values: Files, folders, or texts, as the task reads them; pairs of texts are tuples, or have a tab between.
-            batch_size: Examples of one forward pass.
+            batch_size: Examples of one forward pass; default: 64. Prompts are gone on with one after the other.
+            sampling: Fields of `tlhub.config.SamplingConfig`, for runs that go on with texts.
 
         Returns:
-            Dictionaries with `input`, and `label`, `score` and `scores`, or `value`.
+            Dictionaries with `input`, and `label`, `score` and `scores`, or `value`; or `text`, what follows the input,
+            one for each text that is asked for.
 
         Raises:
+            UsageError: An option does not fit the run's task, or has a wrong value.
             DataError: An input cannot be read.
         """
+        generates = self.config.task in GENERATION_TASKS
+        if unfit := ["batch_size"] if generates and batch_size is not None else [] if generates else list(sampling):
+            raise UsageError(f"option {unfit[0]!r} has no effect with {str(self.folder)!r}, a run of "
+                             f"{self.config.task}; leave it out")
         examples = self.task.read(values, pairs=self.record["pairs"])
         if len(examples.ids) == 0:
             return []
-        logits = self.logits(self._inputs(examples), batch_size=batch_size)
+        if generates:
+            return self._go_on(examples.inputs, SamplingConfig(**sampling))
+        logits = self.logits(self._inputs(examples), batch_size=batch_size or 64)
         rows = self.problem.predictions(logits, self.target.names)
         return [{"input": str(name), **row} for name, row in zip(examples.ids, rows, strict=True)]
 
-    def logits(self, inputs: Inputs, *, batch_size: int = 64) -> np.ndarray:
-        """Return the saved model's outputs for inputs, shape (n, c)."""
+    def _go_on(self, texts: Sequence[str], sampling: SamplingConfig) -> list[dict[str, Any]]:
+        check_sampling(sampling)
+        seed = self.config.seed if sampling.seed is None else sampling.seed
+        device = make_accelerator(self.config, training=False).device
+        model, tokenizer = self._load()
+        model.to(device)
+        rows = []
+        for text in texts:
+            prompt = [{"role": "user", "content": text}] if self.record.get("conversations") else text
+            answers = generate(model, tokenizer, prompt_tokens(prompt, tokenizer), sampling, seed=seed)
+            rows += [{"input": text, "text": answer} for answer in answers]
+        return rows
+
+    def logits(self, inputs: Inputs, *, batch_size: int | None = None) -> np.ndarray:
+        """Return what the saved model gives for inputs, shape (n, c)."""
         accelerator = make_accelerator(self.config, training=False)
-        return predict_logits(self._model().to(accelerator.device), inputs, accelerator, batch_size=batch_size)
+        scorer = self.problem.scorer(self._model().to(accelerator.device), {"test": inputs}, logger.info)
+        return predict_logits(scorer, inputs, accelerator,
+                              batch_size=batch_size or self.config.train.micro_batch_size or 64)
 
     def evaluate(self, source: str, **choices: Any) -> dict[str, Any]:
         """Score the saved model on data: its test split where it has one, otherwise all of it.

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from typing import Any
 
-from tlhub.config import SECTIONS, TASK_OPTIONS, RunConfig, head_widths, task_options
+from tlhub.config import SECTIONS, TASK_OPTIONS, RunConfig, SamplingConfig, head_widths, task_options
 from tlhub.errors import UsageError, nearest
 
 NUMBERS: dict[str, tuple[float, float, str]] = {
@@ -63,6 +63,13 @@ NUMBERS: dict[str, tuple[float, float, str]] = {
     "task_options.false_accept_rate": (0, 1, "()"),
     "task_options.sample_tokens": (1, math.inf, "[)"),
     "seed": (0, 2**63, "[)"),
+    "max_new_tokens": (1, math.inf, "[)"),
+    "num_return_sequences": (1, 1000, "[]"),
+    "temperature": (0, math.inf, "()"),
+    "top_k": (0, math.inf, "[)"),
+    "top_p": (0, 1, "(]"),
+    "repetition_penalty": (0, math.inf, "()"),
+    "num_beams": (1, 1000, "[]"),
 }
 """Lowest value, highest value, and as in mathematics whether each end is included (`[`, `]`) or not (`(`, `)`)."""
 
@@ -88,6 +95,27 @@ def check_values(config: RunConfig) -> None:
     if config.data.validation_fraction + config.data.test_fraction >= 1:
         raise UsageError(f"options 'data.validation_fraction' ({config.data.validation_fraction:g}) and "
                          f"'data.test_fraction' ({config.data.test_fraction:g}) leave nothing to train on; lower them")
+
+
+def check_sampling(sampling: SamplingConfig) -> None:
+    """Check how a text is to be gone on with.
+
+    Raises:
+        UsageError: A value is not accepted, or has no effect beside the others.
+    """
+    for field in dataclasses.fields(sampling):
+        value = getattr(sampling, field.name)
+        if field.name in NUMBERS and value is not None:
+            _check_number(field.name, value)
+    drawing = [name for name in ("temperature", "top_k", "top_p") if getattr(sampling, name) is not None]
+    if sampling.do_sample is False and drawing:
+        raise UsageError(f"option {drawing[0]!r} (given: {getattr(sampling, drawing[0])!r}) has no effect with "
+                         "do_sample False; leave one of them out")
+    searched = sampling.num_beams > 1 or sampling.do_sample is False
+    if searched and sampling.num_return_sequences > sampling.num_beams:
+        raise UsageError(f"option 'num_return_sequences' is {sampling.num_return_sequences}, and a search gives at "
+                         f"most as many texts as it has beams (num_beams {sampling.num_beams}); raise num_beams, or "
+                         "draw the tokens (do_sample true, num_beams 1)")
 
 
 def _check_number(name: str, value: Any) -> None:

@@ -10,12 +10,13 @@ from typing import Any, get_type_hints
 
 from jsonargparse import ArgumentError, ArgumentParser
 
-from tlhub.config import SECTIONS, SHORT_OPTIONS, TASK_OPTIONS, RunConfig
+from tlhub.config import SECTIONS, SHORT_OPTIONS, TASK_OPTIONS, RunConfig, SamplingConfig
 from tlhub.errors import UsageError
 
 _KIND_WORDS = {"str": "text (in YAML, quote it)", "int": "a whole number", "float": "a number",
                "bool": "true or false", "list[str]": "a list of names"}
 _RUN_OPTIONS = ("task_options", "out", "seed")
+_OF_SAMPLING = {f.name for f in dataclasses.fields(SamplingConfig)} - {"seed"}
 _PER_TASK = {f.name: cls for cls in TASK_OPTIONS.values() for f in dataclasses.fields(cls)}
 """Names of the options that only one task has, with the class that holds each."""
 
@@ -32,6 +33,7 @@ class Command:
         sections: Sections of the configuration whose fields are options.
         run_options: Fields of the run itself that are options.
         actions: Further options with their help; a name that ends in `=` takes a text, the others are switches.
+        fields: A class of `tlhub.config` whose fields are options by their bare names.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Command:
     sections: tuple[str, ...] = ()
     run_options: tuple[str, ...] = ()
     actions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    fields: type | None = None
 
     @property
     def short_options(self) -> dict[str, str]:
@@ -51,7 +54,11 @@ class Command:
         """Return the names of the options."""
         actions = (name.rstrip("=") for name in (*self.actions, *_COMMON))
         tasks = _of_tasks() if "task_options" in self.run_options else ()
-        return (*self.short_options, *_dotted(self.sections), *self.run_options, *tasks, *actions)
+        return (*self.short_options, *_dotted(self.sections), *self.run_options, *tasks, *self.field_names(), *actions)
+
+    def field_names(self) -> tuple[str, ...]:
+        """Return the names of the options that are fields of `fields`."""
+        return () if self.fields is None else tuple(field.name for field in dataclasses.fields(self.fields))
 
     def parser(self) -> ArgumentParser:
         """Return the parser, with one option for each field."""
@@ -67,6 +74,9 @@ class Command:
             cls = SECTIONS[section]
             group = parser.add_argument_group(f"{section}: {(cls.__doc__ or '').splitlines()[0]}")
             _add_fields(group, cls, f"{section}.", tuple(field.name for field in dataclasses.fields(cls)))
+        if self.fields is not None:
+            group = parser.add_argument_group((self.fields.__doc__ or "").splitlines()[0])
+            _add_fields(group, self.fields, "", self.field_names())
         if self.run_options:
             plain = tuple(name for name in self.run_options if name != "task_options")
             _add_fields(parser.add_argument_group("run"), RunConfig, "", plain)
@@ -85,7 +95,7 @@ class Command:
             UsageError: An option is unknown, lacks its value or has a value of the wrong type.
             SystemExit: After `--help`.
         """
-        tokens = _listed([self._rewritten(token) for token in argv])
+        tokens = self._switched(_listed([self._rewritten(token) for token in argv]))
         try:
             given = self.parser().parse_args(tokens, defaults=False)
         except ArgumentError as error:
@@ -105,6 +115,15 @@ class Command:
             known = [f"--{option}" for option in self.option_names()]
             raise UsageError(f"option '--{name}' is not known to 'tlhub {self.name}'; {suggestion(f'--{name}', known)}")
         return f"--{full}{equals}{value}"
+
+
+    def _switched(self, tokens: Sequence[str]) -> list[str]:
+        """Return the tokens with `--do_sample` by itself, as transformers' users write it, as `--do_sample=true`."""
+        kinds = {} if self.fields is None else self.fields.__annotations__
+        switches = {f"--{name}" for name, kind in kinds.items() if str(kind).startswith("bool")}
+        following = [*tokens[1:], ""]
+        return [f"{token}=true" if token in switches and after.lower() not in ("true", "false") else token
+                for token, after in zip(tokens, following, strict=True)]
 
 
 _COMMON = {"debug": "show tracebacks"}
@@ -180,6 +199,8 @@ def _of_tasks() -> tuple[str, ...]:
 def _owner(name: str) -> tuple[type, str]:
     """Return the class that holds an option, and the name it has there."""
     section, _, key = name.removeprefix("--").partition(".")
+    if section in _OF_SAMPLING:
+        return SamplingConfig, section
     if section == "task_options" and key:
         return _PER_TASK.get(key, RunConfig), key
     return (SECTIONS[section], key) if key and section in SECTIONS else (RunConfig, section)

@@ -6,11 +6,13 @@ import resource
 import shutil
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from tlhub.config import SINGLE_LABEL, RunConfig, as_dict
 from tlhub.data.audit import write_quarantine
@@ -27,9 +29,9 @@ from tlhub.evaluation.sheets import sheet
 from tlhub.models.outputs import temperature
 from tlhub.models.saving import save_model
 from tlhub.problems import Problem
+from tlhub.registry import STRATEGIES
 from tlhub.strategies.base import Fitted
 from tlhub.training.callbacks import read_history
-from tlhub.training.inference import predict_logits
 from tlhub.workbench import Workbench
 
 _SHEET_ROWS, _SHEET_VIEWS = 4, 7
@@ -52,19 +54,50 @@ def score_split(problem: Problem, outputs: np.ndarray, labels: np.ndarray, confi
                           if isinstance(interval, dict) else list(interval) for name, interval in intervals.items()}}
 
 
-def finish(bench: Workbench, fitted: Fitted, data: PreparedData, times: dict[str, float]) -> None:
-    """Score the fitted model and write the run's results; the test split is touched here and nowhere else.
+@dataclass(frozen=True)
+class Before:
+    """What a checkpoint does before anything is trained.
+
+    Attributes:
+        scores: Its own scores as a baseline, by name; none where it cannot be scored, or is not used.
+        samples: What it makes of a few prompts, in the task's order; none where the task has no samples.
+    """
+
+    scores: Mapping[str, Scores]
+    samples: tuple[str, ...]
+
+
+def begin(bench: Workbench, data: PreparedData) -> Before:
+    """Score the checkpoint as it is, where that can be done, and let it go on with a few prompts.
+
+    Args:
+        bench: The run.
+        data: The data as prepared.
+    """
+    if not STRATEGIES.get(bench.config.strategy.name).pretrained:
+        return Before({}, ())
+    model, scores = bench.checkpoint.model.to(bench.accelerator.device), {}
+    if bench.problem.scores_checkpoint:
+        scored = bench.inputs[_scored(bench)]
+        scores["checkpoint"] = bench.problem.score(bench.predict(model, scored), scored.labels,
+                                                   bench.config.evaluate.metrics)
+    return Before(scores, tuple(text for _, text in _samples(bench, model, data)))
+
+
+def finish(bench: Workbench, fitted: Fitted, data: PreparedData, times: dict[str, float], before: Before) -> None:
+    """Score the fitted model and write the run's results; the model is touched by the test split nowhere else.
 
     Args:
         bench: The run.
         fitted: What the strategy returned.
         data: The data as prepared.
         times: `prepare_s` and `train_s`; `evaluate_s` is added.
+        before: What `begin` returned.
     """
     started = time.perf_counter()
     scorer = fitted.scorer.to(bench.accelerator.device)
     outputs: Mapping[str, np.ndarray] = {
-        split: fitted.outputs.apply(predict_logits(scorer, fitted.inputs[split], bench.accelerator))
+        split: fitted.outputs.apply(bench.predict(scorer, fitted.inputs[split]))
         for split in ("validation", "test") if split in fitted.inputs}
     if not bench.accelerator.is_main_process:
         bench.accelerator.wait_for_everyone()
@@ -76,7 +109,11 @@ def finish(bench: Workbench, fitted: Fitted, data: PreparedData, times: dict[str
     breakdowns = {split: breakdown(values, bench.inputs[split].labels, bench.target.names)
                   for split, values in outputs.items()}
     content = _content(bench, fitted, scores, times) | {"breakdown": breakdowns} | calibration
-    content["baselines"] = _baselines(bench)
+    content["baselines"] = {**before.scores, **_baselines(bench)}
+    samples = _samples(bench, fitted.model, data)
+    if samples:
+        content["samples"] = [{"prompt": prompt, "before": old, "after": text} for (prompt, text), old
+                              in zip(samples, before.samples or [None] * len(samples), strict=True)]
     content |= bench.problem.facts(outputs, {split: bench.inputs[split].labels for split in outputs},
                                    {split: data.splits[split].groups for split in outputs}, bench.target.names,
                                    bench.config)
@@ -120,7 +157,8 @@ def _content(bench: Workbench, fitted: Fitted, scores: Mapping[str, Any], times:
     """Return `metrics.json` without its baselines."""
     examples = {split: len(inputs) for split, inputs in bench.inputs.items()}
     trained = sum(value.numel() for value in fitted.scorer.parameters() if value.requires_grad)
-    seen = bench.examples_seen or examples["train"]
+    labels = {split: inputs.labels for split, inputs in bench.inputs.items()}
+    seen = (bench.examples_seen or examples["train"]) / examples["train"] * bench.problem.amount(labels["train"])
     return {
         "task": bench.config.task, "problem_type": bench.target.problem_type,
         "model": bench.config.model.name, "strategy": bench.config.strategy.name,
@@ -128,21 +166,33 @@ def _content(bench: Workbench, fitted: Fitted, scores: Mapping[str, Any], times:
         "intervals": {split: values["intervals"] for split, values in scores.items()},
         "baselines": {},
         "parameters": {"total": sum(value.numel() for value in fitted.model.parameters()), "trainable": trained},
-        "data": {**examples, "classes": bench.classes}, "time": dict(times),
-        "throughput": {"examples_per_s": seen / max(times["train_s"], 1e-9)},
+        "data": {**examples, **bench.problem.counts(labels, bench.target.names)}, "time": dict(times),
+        "throughput": {f"{bench.problem.unit}_per_s": seen / max(times["train_s"], 1e-9)},
         "peak_memory_mib": _peak_memory_mib(),
     }
 
 
 def _baselines(bench: Workbench) -> dict[str, Scores]:
     """Return what a fitted model has to beat, on the test split or else on validation."""
-    split = "test" if "test" in bench.inputs else "validation"
-    train, scored = bench.inputs["train"].labels, bench.inputs[split].labels
+    split = _scored(bench)
+    train, scored = bench.inputs["train"], bench.inputs[split]
     baselines = dict(bench.problem.baselines(train, scored, bench.config.evaluate.metrics, bench.classes))
     if bench.known_features:
         features = bench.known_features[bench.read_features]
-        baselines["knn"] = knn(features["train"], train, features[split], scored, bench.config.evaluate.metrics)
+        baselines["knn"] = knn(features["train"], train.labels, features[split], scored.labels,
+                               bench.config.evaluate.metrics)
     return baselines
+
+
+def _scored(bench: Workbench) -> str:
+    return "test" if "test" in bench.inputs else "validation"
+
+
+def _samples(bench: Workbench, model: nn.Module, data: PreparedData) -> list[tuple[str, str]]:
+    """Return prompts with what the model makes of them, on the main process alone."""
+    if not bench.accelerator.is_main_process:
+        return []
+    return bench.task.samples(model, bench.checkpoint.processor, data.splits["validation"], bench.config)
 
 
 def _draw(bench: Workbench, outputs: Mapping[str, np.ndarray], content: Mapping[str, Any]) -> None:

@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from tlhub import options, results
-from tlhub.config import MULTI_LABEL, REGRESSION, SINGLE_LABEL, RunConfig, replace
+from tlhub.config import MULTI_LABEL, NEXT_TOKEN, REGRESSION, SINGLE_LABEL, RunConfig, replace
 from tlhub.data.cache import ArrayCache, cache_root
 from tlhub.data.prepare import PreparedData, prepare
 from tlhub.data.targets import Target
@@ -102,10 +102,11 @@ def finetune(config: RunConfig, *, overwrite: bool = False) -> Run:
             bench.features(offered)
             if not offered:
                 bench.tell("evaluate.knn has nothing to search: the backbone is fresh, so it has no features yet")
+        before = results.begin(bench, data)
         prepared = time.perf_counter()
         fitted = strategy.fit(bench)
         times = {"prepare_s": prepared - started, "train_s": time.perf_counter() - prepared + bench.seconds_before}
-        results.finish(bench, fitted, data, times)
+        results.finish(bench, fitted, data, times, before)
     return Run(folder.path)
 
 
@@ -192,7 +193,8 @@ def _check_target(task: Task, config: RunConfig, target: Target) -> None:
     options.check_problem(replace(config, {"data.problem_type": target.problem_type}))
     problem = task.problem(target.problem_type)
     problem.check(config, target.names)
-    made_up = {SINGLE_LABEL: np.arange(2), MULTI_LABEL: np.eye(2, dtype=bool), REGRESSION: np.eye(2)}
+    made_up = {SINGLE_LABEL: np.arange(2), MULTI_LABEL: np.eye(2, dtype=bool), REGRESSION: np.eye(2),
+               NEXT_TOKEN: np.ones((2, 2), dtype=np.int64)}
     best = config.evaluate.best
     names = [*config.evaluate.metrics, *([best] if best else [])]
     scores = problem.score(np.eye(2), made_up[target.problem_type], names)
@@ -229,7 +231,7 @@ def _record(folder: RunFolder, given: RunConfig, config: RunConfig, data: Prepar
     """
     origin = checkpoint.origin
     record = {"given": plain_identity(given), "identity": plain_identity(config), "label_names": list(data.label_names),
-              "pairs": data.pairs,
+              "pairs": data.pairs, "conversations": data.columns.conversations,
               "checkpoint": {"name": origin.name, "kind": origin.kind, "revision": origin.revision,
                              "sha256": origin.weight_hash},
               "data_fingerprint": data.fingerprint, "versions": versions()}

@@ -18,7 +18,7 @@ from accelerate import Accelerator
 from rich.console import Console
 from torch import nn
 
-from tlhub.config import HEAD_STRATEGIES, REGRESSION, RunConfig
+from tlhub.config import HEAD_STRATEGIES, NEXT_TOKEN, REGRESSION, RunConfig
 from tlhub.data.batches import Inputs
 from tlhub.data.cache import ArrayCache
 from tlhub.data.image import ImageInputs
@@ -33,6 +33,7 @@ from tlhub.models.features import extract_features
 from tlhub.models.freezing import BatchNorm, frozen_modules, trainable_report
 from tlhub.models.heads import PooledClassifier, feature_width, output_layer, output_parameters
 from tlhub.models.loading import quiet
+from tlhub.models.memory import recompute_blocks
 from tlhub.models.origin import HEAD_SETTINGS
 from tlhub.models.outputs import OutputMap
 from tlhub.models.prefix import CannotEnterError, Entry, cache_prefix, entering
@@ -43,10 +44,13 @@ from tlhub.tasks.base import Task
 from tlhub.training import callbacks, optimizers
 from tlhub.training.inference import predict_logits
 from tlhub.training.loop import Job, train
-from tlhub.training.objectives import Mixed
+from tlhub.training.objectives import ExampleLoss, Mixed
 from tlhub.training.unfreezing import Schedule, Unfreezing
 
 logger = logging.getLogger(__name__)
+
+_SCORED_AT_ONCE = 64
+"""Examples of one forward pass without gradients, where nothing else is said."""
 
 
 @dataclass
@@ -83,6 +87,8 @@ class Workbench:
     seconds_before: float = 0.0
     examples_seen: int = 0
     problem: Problem = field(init=False)
+    _scorer: tuple[nn.Module, nn.Module] | None = field(init=False, default=None)
+    _told: set[str] = field(init=False, default_factory=set)
     outputs: OutputMap = field(init=False)
 
     def __post_init__(self) -> None:
@@ -111,6 +117,22 @@ class Workbench:
     def sample(self) -> dict[str, torch.Tensor]:
         """Return the model's keyword arguments for one training example, on the CPU."""
         return self.inputs["train"].batch(np.arange(1), None, torch.device("cpu"))
+
+    def scorer(self, model: nn.Module) -> nn.Module:
+        """Return the module that gives the outputs of this run's kind of target, the same one for the same model."""
+        if self._scorer is None or self._scorer[0] is not model:
+            self._scorer = model, self.problem.scorer(model, self.inputs, self._tell_once)
+        return self._scorer[1]
+
+    def predict(self, model: nn.Module, inputs: Inputs) -> np.ndarray:
+        """Return what a model gives for every example of a split, in the space that outputs are trained in, (n, k)."""
+        return predict_logits(self.scorer(model), inputs, self.accelerator,
+                              batch_size=self.config.train.micro_batch_size or _SCORED_AT_ONCE)
+
+    def _tell_once(self, line: str) -> None:
+        if line not in self._told:
+            self._told.add(line)
+            self.tell(line)
 
     def tell(self, line: str) -> None:
         """Tell the user, once for all processes."""
@@ -161,6 +183,8 @@ class Workbench:
                       + (f" and {len(drawn) - 1} more tensors" if drawn[1:] else "")
                       + " of the frozen blocks, which stay as they were drawn")
         try:
+            if self.target.problem_type == NEXT_TOKEN:
+                raise CannotEnterError("what they read is laid out anew for every batch")
             if isinstance(train, ImageInputs) and train.augmented:
                 raise CannotEnterError("augmentation changes what they read")
             return cache_prefix(
@@ -194,7 +218,8 @@ class Workbench:
         progress = store.resume(job)
         if progress.step:
             self.tell(f"continued after step {progress.step} of {job.total_steps}")
-        history = callbacks.History(self.folder.path / "history.jsonl")
+        history = callbacks.History(self.folder.path / "history.jsonl", f"{self.problem.unit}_per_s",
+                                    self.problem.accuracy)
         validation = self._validation(model, inputs["validation"], store, history, from_start=from_start)
         self.seconds_before = progress.seconds
         audit = callbacks.Audit(model, needed=self._needed(whole or model))
@@ -213,7 +238,12 @@ class Workbench:
         store.load_best()
 
     def _needed(self, model: nn.Module) -> dict[str, nn.Parameter]:
-        """Return what every strategy has to train: the last layer, and all of the head that was drawn at random."""
+        """Return what every strategy has to train: the last layer, and all of the head that was drawn at random.
+
+        A language model keeps its last layer, which need not be trained.
+        """
+        if self.target.problem_type == NEXT_TOKEN:
+            return {}
         new = self._new_in(model) & set(blocks(model)[-1].prefixes)
         return {name: model.get_parameter(name) for name in output_parameters(model) | new}
 
@@ -254,13 +284,17 @@ class Workbench:
         groups = optimizers.parameter_groups(model, config.train, layer_decay=decay,
                                              blocks=block_index(model) if decay is not None else {})
         self._warn_of_statistics(model)
-        compiled = torch.compile(model) if config.train.compile else model
+        if config.train.gradient_checkpointing:
+            recompute_blocks(model)
+        scorer = self.scorer(model.to(self.accelerator.device))
+        compiled = torch.compile(scorer) if config.train.compile else scorer
         prepared, optimizer = self.accelerator.prepare(compiled, optimizers.build(groups, config.train))
         objective = self.problem.objective(inputs.labels, self.classes, config.train, self.outputs)
-        mixing = inputs.mixing if isinstance(inputs, ImageInputs) else None
+        if isinstance(inputs, ImageInputs) and inputs.mixing is not None:
+            assert isinstance(objective, ExampleLoss)
+            objective = Mixed(objective, inputs.mixing)
         return Job(accelerator=self.accelerator, model=prepared, optimizer=optimizer, inputs=inputs,
-                   objective=objective if mixing is None else Mixed(objective, mixing), train=config.train,
-                   seed=config.seed, log_every=config.log.every,
+                   objective=objective, train=config.train, seed=config.seed, log_every=config.log.every,
                    sampling=class_sampling(inputs.labels, config.train.sampling, seed=config.seed))
 
     def _warn_of_statistics(self, model: nn.Module) -> None:
@@ -279,7 +313,7 @@ class Workbench:
         names = list(dict.fromkeys([*names, best]))
 
         def score() -> Scores:
-            outputs = self.outputs.apply(predict_logits(model, inputs, self.accelerator))
+            outputs = self.outputs.apply(self.predict(model, inputs))
             return self.problem.score(outputs, inputs.labels, names)
 
         return callbacks.Validation(score, metric=best, direction=metrics.direction(best), store=store,

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from tlhub.data.prepare import Examples
+from tlhub.data.sources import read_lines
 from tlhub.data.tensors import to_device
 from tlhub.errors import CheckpointError, DataError
 
 _CHUNK = 1000
+_LONGEST_PATH = 4096
 _UNLIMITED = 100_000
 """Tokenizers without a limit of their own announce an astronomical one."""
 
@@ -50,6 +54,20 @@ def read_pair(line: str) -> tuple[str, str]:
     if len(parts) != 2 or not all(parts):
         raise DataError(f"{line[:80]!r} is no pair; give two texts with one tab between them")
     return parts[0], parts[1]
+
+
+def given_texts(value: str) -> list[str]:
+    """Return what a user gave to be read: a text, or the lines of a file that it names.
+
+    Raises:
+        DataError: It names a folder, or looks like a file that is not there.
+    """
+    path = Path(value) if len(value) < _LONGEST_PATH and "\n" not in value else None
+    if path is not None and os.sep in value and path.is_dir():
+        raise DataError(f"'{value}' is a folder; give texts, or files with a text in each line")
+    if path is not None and path.suffix == ".txt" and not path.exists() and len(value.split()) == 1:
+        raise DataError(f"'{value}' is no file; check the path")
+    return read_lines(path) if path is not None and path.is_file() else [value]
 
 
 class TextInputs:

@@ -6,14 +6,17 @@ The type of the labels says what they are: classes (int64, shape (n,)), several 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 
+from tlhub.data.batches import Inputs
 from tlhub.evaluation.metrics import compute
 from tlhub.evaluation.scores import Scores
 
+_EXAMPLES = 256
+"""Texts looked at a time."""
 _CHUNK = 32_000_000
 """Similarities held at a time."""
 
@@ -54,6 +57,42 @@ def mean(train_labels: np.ndarray, test_labels: np.ndarray, names: Sequence[str]
         Plain numbers by metric.
     """
     return compute(names, np.tile(train_labels.mean(axis=0), (len(test_labels), 1)), test_labels)
+
+
+def unigram(train: Inputs, scored: Inputs, names: Sequence[str]) -> Scores:
+    """Score the prediction of every token by how often it occurs in the training data, whatever comes before it.
+
+    Frequencies are smoothed by one for each token up to the last in the vocabulary that occurs at all.
+
+    Args:
+        train: Texts as tokens; their batches have `targets` and `owners`.
+        scored: The same for n examples.
+        names: Metrics by name.
+
+    Returns:
+        Plain numbers by metric.
+    """
+    learned = [targets for targets, _ in _targets(train)]
+    asked = list(_targets(scored))
+    size = 1 + max(int(tokens.max(initial=0)) for tokens in (*learned, *(tokens for tokens, _ in asked)))
+    counts = np.bincount(np.concatenate(learned), minlength=size) + 1.0
+    losses = -np.log(counts / counts.sum())
+    sums = [np.stack([np.bincount(owners, values[tokens], minlength=len(part))
+                      for values in (losses, np.arange(size) == counts.argmax())], axis=1)
+            for (tokens, owners), part in zip(asked, _parts(scored), strict=True)]
+    return compute(names, np.concatenate(sums), scored.labels)
+
+
+def _parts(inputs: Inputs) -> list[np.ndarray]:
+    return [np.arange(start, min(start + _EXAMPLES, len(inputs))) for start in range(0, len(inputs), _EXAMPLES)]
+
+
+def _targets(inputs: Inputs) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the tokens that are to be predicted, and the example that each belongs to, of one part after the other."""
+    for part in _parts(inputs):
+        batch = inputs.batch(part, None, torch.device("cpu"))
+        there = batch["targets"] >= 0
+        yield batch["targets"][there].numpy(), batch["owners"][there].numpy()
 
 
 def knn(train_features: np.ndarray, train_labels: np.ndarray, features: np.ndarray, labels: np.ndarray,

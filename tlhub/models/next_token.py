@@ -14,7 +14,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from tlhub.errors import CheckpointError, TlhubError
 from tlhub.models.heads import language_model, output_layer
-from tlhub.models.loading import first_line
+from tlhub.models.loading import first_line, quiet
 from tlhub.models.pooling import evaluating
 
 AT_ONCE = 512
@@ -116,7 +116,7 @@ def _why_whole(model: nn.Module, batch: Mapping[str, torch.Tensor]) -> str | Non
         made_up.append(torch.randn(output.shape, generator=torch.Generator().manual_seed(0)).to(output) * _LARGE)
         return made_up[-1]
 
-    with torch.no_grad(), evaluating(model):
+    with torch.no_grad(), evaluating(model), quiet():
         hook = output_layer(model)[1].register_forward_hook(replaced)
         try:
             logits = language(input_ids=input_ids, use_cache=False, **layout).logits
@@ -164,23 +164,23 @@ def check_language_model(model: PreTrainedModel, tokenizer: Any, name: str) -> N
     other = tokens.clone()
     other[0, 5:] = (other[0, 5:] + 1) % size
     try:
-        with torch.no_grad():
+        with torch.no_grad(), quiet():
             before, after = (model(input_ids=ids, use_cache=False).logits[0, :5] for ids in (tokens, other))
     except _FORWARD_ERRORS as error:
         raise CheckpointError(f"model.name {name!r} ({type(model).__name__}) cannot be run on tokens alone "
                               f"({first_line(error)}); take a decoder such as GPT-2") from error
     if not _alike(after, before):
         raise CheckpointError(
-            f"model.name {name!r} is an encoder here ({type(model).__name__}): with the tokens from the 6th on changed, "
-            f"its logits for those before differ by {float((after - before).abs().max()):.2g}, so it sees what it should "
-            "predict; take a decoder such as GPT-2, or the task text-classification")
+            f"model.name {name!r} is an encoder here ({type(model).__name__}): with the tokens from the 6th on changed "
+            f"the logits of those before differ by {float((after - before).abs().max()):.2g}, so it sees what it "
+            "should predict; take a decoder such as GPT-2, or the task text-classification")
 
 
 def keeps_documents_apart(model: nn.Module) -> bool:
     """Return whether documents in one row do not see each other where their positions restart.
 
-    Two rows of two documents each have to give the logits that the documents have by themselves, and those of the second
-    must stay where the first is another.
+    Two rows of two documents each have to give the logits that the documents have by themselves, and those of the
+    second must stay where the first is another.
 
     Args:
         model: A language model of transformers, with adapters or without.

@@ -57,6 +57,8 @@ class OutputMap:
         Raises:
             ValueError: It shifts, and the layer has no bias.
         """
+        if self is IDENTITY:
+            return
         name, layer = output_layer(model)
         if layer.bias is None and self.shift.any():
             raise ValueError(f"the layer {name!r} has no bias to take a shift of {self.shift}")

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
+from torch import nn
 
 from tlhub.config import RunConfig
 from tlhub.data.audio import AudioInputs, longest_seconds
@@ -58,6 +59,17 @@ class Task(ABC):
     def amount(self, examples: Examples, processor: Any, config: RunConfig) -> int:
         """Return how many examples an epoch over the split has, `own_defaults` being filled in."""
         return len(examples)
+
+    def samples(self, model: nn.Module, processor: Any, examples: Examples, config: RunConfig) -> list[tuple[str, str]]:
+        """Return a few prompts with what a model makes of them, for the report; none where it answers otherwise.
+
+        Args:
+            model: The checkpoint's model, or the fitted one.
+            processor: The checkpoint's.
+            examples: The validation split.
+            config: The run.
+        """
+        return []
 
     @abstractmethod
     def inputs(self, examples: Examples, processor: Any, config: RunConfig, *, fingerprint: str) -> Inputs:

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 from tlhub.config import MULTI_LABEL, REGRESSION, SINGLE_LABEL, RunConfig
 from tlhub.data.batches import Inputs
 from tlhub.data.prepare import Examples
-from tlhub.data.sources import read_lines
-from tlhub.data.text import TextInputs, read_pair
+from tlhub.data.text import TextInputs, given_texts, read_pair
 from tlhub.errors import DataError
 from tlhub.registry import TASKS
 from tlhub.tasks.base import Task, unlabelled
-
-_LONGEST_PATH = 4096
 
 
 @TASKS.register("text-classification")
@@ -43,18 +38,9 @@ class TextClassification(Task):
         """
         texts: list[Any] = []
         for value in values:
-            texts += [value] if isinstance(value, tuple) else _texts(value)
+            texts += [value] if isinstance(value, tuple) else given_texts(value)
         if pairs:
             texts = [text if isinstance(text, tuple) else read_pair(text) for text in texts]
         elif wrong := [text for text in texts if isinstance(text, tuple)]:
             raise DataError(f"{wrong[0]!r} is a pair, and the run was trained on single texts; give one text")
         return unlabelled(texts, ["\t".join(text) if isinstance(text, tuple) else text for text in texts])
-
-
-def _texts(value: str) -> list[str]:
-    path = Path(value) if len(value) < _LONGEST_PATH and "\n" not in value else None
-    if path is not None and os.sep in value and path.is_dir():
-        raise DataError(f"'{value}' is a folder; give texts, or files with a text in each line")
-    if path is not None and path.suffix == ".txt" and not path.exists() and len(value.split()) == 1:
-        raise DataError(f"'{value}' is no file; check the path")
-    return read_lines(path) if path is not None and path.is_file() else [value]

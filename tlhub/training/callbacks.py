@@ -40,11 +40,13 @@ class History(Callback):
     Args:
         path: The file; lines later than the step at which a sitting begins are dropped.
         rate_name: Key of the throughput: `examples_per_s` or `tokens_per_s`.
+        accuracy_name: Key of the share of right answers.
     """
 
-    def __init__(self, path: Path, rate_name: str = "examples_per_s") -> None:
+    def __init__(self, path: Path, rate_name: str = "examples_per_s", accuracy_name: str = "accuracy") -> None:
         self.path = path
         self.rate_name = rate_name
+        self.accuracy_name = accuracy_name
         self._since = 0.0
 
     def on_start(self, job: Job, progress: Progress) -> None:
@@ -58,9 +60,9 @@ class History(Callback):
     def on_report(self, job: Job, progress: Progress, report: Report) -> None:
         """Write the loss and the pace."""
         now = time.perf_counter()
-        rate = report.examples / max(now - self._since, 1e-9)
+        rate = report.amount / max(now - self._since, 1e-9)
         self._since = now
-        accuracy = {} if math.isnan(report.accuracy) else {"accuracy": report.accuracy}
+        accuracy = {} if math.isnan(report.accuracy) else {self.accuracy_name: report.accuracy}
         self.write(job, {"step": report.step, "epoch": round(report.epoch, 4), "loss": report.loss, **accuracy,
                          "learning_rate": report.learning_rate, "grad_norm": report.grad_norm, self.rate_name: rate})
 

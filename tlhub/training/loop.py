@@ -94,14 +94,14 @@ class Progress:
 
 @dataclass(frozen=True)
 class Report:
-    """What one or more steps showed, read from the device at a log point."""
+    """What one or more steps showed, read from the device at a log point; `amount` is what their objective counts."""
 
     step: int
     epoch: float
     loss: float
     learning_rate: float
     grad_norm: float
-    examples: int
+    amount: int
     accuracy: float
 
 
@@ -112,7 +112,7 @@ class _Window:
     loss: list[torch.Tensor] = field(default_factory=list)
     norm: list[torch.Tensor] = field(default_factory=list)
     right: list[torch.Tensor] = field(default_factory=list)
-    examples: int = 0
+    amount: int = 0
 
 
 class Callback:
@@ -170,7 +170,7 @@ def _train(job: Job, progress: Progress, callbacks: Sequence[Callback]) -> None:
             callback.on_gradients(job, progress)
         window.norm.append(_apply_gradients(job))
         progress.step += 1
-        window.examples += len(batch)
+        window.amount += job.objective.amount(batch)
         if progress.step % job.log_every == 0 or progress.step == job.total_steps:
             report = _read(window, job, progress, rate)
             window = _Window()
@@ -262,4 +262,4 @@ def _read(window: _Window, job: Job, progress: Progress, rate: float) -> Report:
     return Report(step=progress.step, epoch=progress.step / job.steps_per_epoch,
                   loss=float(losses[finite].mean()) if finite.any() else float("nan"),
                   learning_rate=rate, grad_norm=float(norms[finite].mean()) if finite.any() else float("nan"),
-                  examples=window.examples, accuracy=right / window.examples)
+                  amount=window.amount, accuracy=right / max(window.amount, 1))

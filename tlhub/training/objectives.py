@@ -22,6 +22,9 @@ class Objective(Protocol):
     def right(self, output: Any, indices: np.ndarray) -> torch.Tensor:
         """Return how many of these examples are answered right, shape (); NaN where answers are not right or wrong."""
 
+    def amount(self, indices: np.ndarray) -> int:
+        """Return how many answers these examples ask for: what right ones are a share of, and the pace is told in."""
+
 
 class ExampleLoss(ABC):
     """A loss of each example by itself, the same in every epoch.
@@ -48,6 +51,10 @@ class ExampleLoss(ABC):
     def right(self, output: Any, indices: np.ndarray) -> torch.Tensor:
         """Return NaN: answers are not right or wrong."""
         return torch.full((), float("nan"), device=output.logits.device)
+
+    def amount(self, indices: np.ndarray) -> int:
+        """Return the number of examples."""
+        return len(indices)
 
     def weighted(self, logits: torch.Tensor, indices: np.ndarray) -> torch.Tensor:
         """Return the weighted loss of each example, shape (b,), for logits (b, c) in float32."""
@@ -190,6 +197,39 @@ class Mixed:
     def right(self, output: Any, indices: np.ndarray) -> torch.Tensor:
         """Return NaN: an example is of two classes at once."""
         return torch.full((), float("nan"), device=output.logits.device)
+
+    def amount(self, indices: np.ndarray) -> int:
+        """Return the number of examples."""
+        return len(indices)
+
+
+class TokenLoss:
+    """The loss of a language model, whose module sums it up for each example: every token counts alike.
+
+    Args:
+        labels: Tokens to predict, and their bytes, of every training example, int64, shape (n, 2).
+    """
+
+    def __init__(self, labels: np.ndarray) -> None:
+        self.tokens = labels[:, 0]
+
+    def weight(self, indices: np.ndarray, epoch: int) -> float:
+        """Return the tokens that these examples predict."""
+        return float(self.amount(indices))
+
+    def loss(self, output: Any, indices: np.ndarray, epoch: int) -> torch.Tensor:
+        """Return the sum of the losses in `output.logits`, summed losses and right tokens, shape (b, 2)."""
+        summed: torch.Tensor = output.logits[:, 0].sum()
+        return summed
+
+    def right(self, output: Any, indices: np.ndarray) -> torch.Tensor:
+        """Return how many tokens are predicted right."""
+        right: torch.Tensor = output.logits[:, 1].detach().sum()
+        return right
+
+    def amount(self, indices: np.ndarray) -> int:
+        """Return the tokens that these examples predict."""
+        return int(self.tokens[indices % len(self.tokens)].sum())
 
 
 def balanced_weights(labels: np.ndarray, classes: int) -> np.ndarray:
