@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -27,6 +28,11 @@ _MOST_TARGETS = 12
 _COLUMNS = 3
 _TRAINING, _VALIDATION = "#d08a2e", "#1f4e8c"
 _GREY = "#808080"
+_LINES = ("#1f4e8c", "#d08a2e", "#3a8f5c", "#b0413e", "#7a5aa6", "#5a9bb5", "#8c6d4f", "#c16fa0")
+_RATES = (1e-5, 1e-4, 1e-3, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
+"""Ticks of a trade-off."""
+_LARGEST = 0.82
+"""Where its axes end."""
 
 
 def curves(history: Sequence[Mapping[str, Any]], path: Path, *, one_loss: bool = True) -> Path:
@@ -149,6 +155,60 @@ def reliability(diagrams: Mapping[str, Reliability], path: Path) -> Path:
                   edgecolor="white")
         lower.set(xlim=(0, 1), ylim=(0, 1), xlabel="probability of the predicted class", ylabel="examples, share")
     return _save(figure, path, 120)
+
+
+def trade_off(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], points: Mapping[str, Point], path: Path, *,
+              smallest: Point) -> Path:
+    """Draw miss rates against false-accept rates on axes of the normal deviate, where usual scores give straight lines.
+
+    Args:
+        curves: By name the false-accept rates, falling thresholds first, and the miss rates, each of shape (p,).
+        points: By name the rates at the threshold that is used.
+        path: The PNG to write.
+        smallest: The false-accept rate and the miss rate of one clip; a rate of 0 is drawn at half of it.
+
+    Returns:
+        `path`.
+    """
+    figure = Figure(figsize=(6.4, 6), layout="constrained")
+    axes = figure.add_subplot()
+    lowest = [min(rate / 2, 0.2) for rate in smallest]
+    chance = np.linspace(0.001, 0.999, 200)
+    axes.plot(_deviate(chance), _deviate(1 - chance), "--", linewidth=1, color=_GREY, label="chance")
+    for number, (name, rates) in enumerate(curves.items()):
+        colour = _LINES[number % len(_LINES)]
+        false_accepts, misses = (_deviate(np.maximum(values, low)) for values, low in zip(rates, lowest, strict=True))
+        axes.plot(false_accepts, misses, color=colour, label=_short(name), linewidth=2.2 if number == 0 else 1.3,
+                  linestyle="-" if number < len(_LINES) else ":", zorder=3 if number == 0 else 2)
+        if name in points:
+            used = [_deviate(max(rate, low)) for rate, low in zip(points[name], lowest, strict=True)]
+            axes.plot(*used, "o", color=colour, markersize=7 if number == 0 else 5, markeredgecolor="white", zorder=4)
+    for axis, name, low in ((axes.xaxis, "false-accept rate", lowest[0]), (axes.yaxis, "miss rate", lowest[1])):
+        shown = _spread([rate for rate in _RATES if rate > low], low)
+        axis.set_ticks([_deviate(rate) for rate in (low, *shown)], ["0", *(f"{100 * rate:g}%" for rate in shown)])
+        axis.set_label_text(name)
+    axes.set(xlim=(_deviate(0.9 * lowest[0]), _deviate(_LARGEST)), ylim=(_deviate(0.9 * lowest[1]), _deviate(_LARGEST)))
+    if points:
+        axes.plot([], [], "o", color=_GREY, markeredgecolor="white", label="at the threshold")
+    axes.legend(fontsize=8, loc="upper right")
+    axes.grid(alpha=0.3)
+    return _save(figure, path, 120)
+
+
+def _spread(rates: Sequence[float], low: float) -> list[float]:
+    """Return those of rising rates whose names have room on an axis that begins at the lowest one."""
+    least = 0.065 * (_deviate(_LARGEST) - _deviate(low))
+    kept = [low]
+    for rate in rates:
+        if _deviate(rate) - _deviate(kept[-1]) > least:
+            kept.append(rate)
+    return kept[1:]
+
+
+def _deviate(rates: np.ndarray | float) -> np.ndarray:
+    """Return the quantiles of the standard normal distribution, of the shape of the rates."""
+    inside = torch.as_tensor(rates, dtype=torch.float64).clamp(1e-9, 1 - 1e-9)
+    return np.asarray(torch.special.ndtri(inside))
 
 
 def _draw_target(axes: Axes, outcome: ValueOutcome, name: str) -> None:

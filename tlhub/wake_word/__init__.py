@@ -1,0 +1,1 @@
+"""Wake words: how clips are told to be keywords, and how well."""
