@@ -8,8 +8,9 @@ if TYPE_CHECKING:
     from tlhub.tasks.image_classification import ImageClassification as ImageClassification
     from tlhub.tasks.image_regression import ImageRegression as ImageRegression
     from tlhub.tasks.text_classification import TextClassification as TextClassification
+    from tlhub.tasks.wake_word import WakeWord as WakeWord
 
-__all__ = ["ImageClassification", "ImageRegression", "TextClassification"]
+__all__ = ["ImageClassification", "ImageRegression", "TextClassification", "WakeWord"]
 
 
 def __getattr__(name: str) -> Any:
