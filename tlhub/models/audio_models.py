@@ -8,23 +8,21 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig
 
-OWN_MASKS = ("mask_time_prob", "mask_feature_prob")
-"""Probabilities of the masks that models of the wav2vec2 family put on their own features in training."""
-
 
 def without_random_parts(settings: PreTrainedConfig) -> None:
     """Switch off what an architecture does at random in training beside dropout: its own masks, layers left out.
 
     The masks are drawn from numpy's global generator, which no checkpoint of a run holds, and fail on clips shorter
-    than one of them; tlhub's own augmentation has them as a function of seed, epoch and example. Without masks the
-    model has no vector to put in their place, which would stand idle.
+    than one of them; tlhub's own augmentation has them as a function of seed, epoch and example.
     """
     values: Any = settings
-    for key in settings.to_dict():
-        if key in OWN_MASKS or key.endswith("layerdrop"):
+    keys = settings.to_dict().keys()
+    for key in keys:
+        if key.endswith("layerdrop"):
             setattr(values, key, 0.0)
-        elif key == "apply_spec_augment":
-            values.apply_spec_augment = False
+    if "mask_time_prob" in keys:
+        # data2vec's configuration does not have this one, and its model takes it for true then.
+        values.apply_spec_augment = False
 
 
 def in_order_of_computation(model: nn.Module) -> None:
@@ -38,13 +36,23 @@ def in_order_of_computation(model: nn.Module) -> None:
             parts["layer_norm"] = parts.pop("layer_norm")
 
 
-def keep_positions_constant(model: nn.Module) -> None:
-    """Make buffers of Whisper's positions: sines that its class declares constant, and `from_pretrained` trainable."""
-    for module in model.modules():
+def keep_constants(model: nn.Module) -> None:
+    """Make buffers of parameters that are not trained, so that they are saved and nothing more.
+
+    They are Whisper's positions, sines that its class declares constant and `from_pretrained` trainable, and what the
+    models of the wav2vec2 family put in the place of what they mask.
+    """
+    for module in list(model.modules()):
         if type(module).__name__ == "WhisperEncoder":
-            positions: Any = module.embed_positions
-            values = positions._parameters.pop("weight")
-            positions.register_buffer("weight", values.detach())
+            _make_buffer(module.get_submodule("embed_positions"), "weight")
+        if "masked_spec_embed" in module._parameters:
+            _make_buffer(module, "masked_spec_embed")
+
+
+def _make_buffer(module: nn.Module, name: str) -> None:
+    values = getattr(module, name).detach()
+    delattr(module, name)
+    module.register_buffer(name, values)
 
 
 def frame_mask(backbone: nn.Module, frames: int, mask: torch.Tensor) -> torch.Tensor:

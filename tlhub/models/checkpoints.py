@@ -13,7 +13,7 @@ from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel
 from tlhub.config import NEXT_TOKEN, SINGLE_LABEL, ModelConfig
 from tlhub.errors import CheckpointError
 from tlhub.models.adapters import plain_folder
-from tlhub.models.audio_models import in_order_of_computation, keep_positions_constant, without_random_parts
+from tlhub.models.audio_models import in_order_of_computation, keep_constants, without_random_parts
 from tlhub.models.blocks import blocks
 from tlhub.models.heads import output_layer, output_parameters
 from tlhub.models.loading import (
@@ -109,7 +109,8 @@ def load_origin(
         with seeded(derive(seed, "weights")):
             model, new = _read_weights(plain, settings, auto_model) if pretrained else _fresh(settings, auto_model)
     in_order_of_computation(model)
-    keep_positions_constant(model)
+    keep_constants(model)
+    new &= {name for name, _ in model.named_parameters()}
     if keeps_head and new.isdisjoint(output_parameters(model)):
         permute_output_layer(model, [own_labels.index(name) for name in label_names])
     else:

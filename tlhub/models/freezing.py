@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from tlhub.errors import TlhubError
-from tlhub.models.blocks import blocks
+from tlhub.models.blocks import blocks, known_blocks
 
 BatchNorm = nn.modules.batchnorm._BatchNorm
 NAMED = 5
@@ -63,6 +63,21 @@ def freeze_all_but(model: nn.Module, trainable: Callable[[str], bool]) -> None:
     for module in frozen_modules(model):
         vars(module)["train"] = StayInEvaluation(module)
         module.training = False
+
+
+def freeze_stem(model: nn.Module, strategy: str) -> None:
+    """Train all of the model but what stands before its first block.
+
+    Args:
+        model: The model, not yet wrapped for several processes.
+        strategy: Who asks for it, for the message.
+
+    Raises:
+        CheckpointError: The architecture's blocks are not known.
+    """
+    stem = {name for block in known_blocks(model, f"{strategy} with --strategy.freeze_stem") if block.name == "stem"
+            for name in block.prefixes}
+    freeze_all_but(model, lambda name: name not in stem)
 
 
 def frozen_modules(model: nn.Module) -> list[nn.Module]:

@@ -30,6 +30,10 @@ EXPECTED = {
     "resnet": [f"resnet.encoder.stages.{place}" for place in ("0.layers.0", "0.layers.1", "1.layers.0")],
     "convnextv2": [f"convnextv2.encoder.stages.{place}" for place in ("0.layers.0", "1.layers.0", "1.layers.1")],
     "swin": [f"swin.encoder.layers.{place}" for place in ("0.blocks.0", "1.blocks.0", "1.blocks.1")],
+    "wav2vec2": ["wav2vec2.encoder.layers.0", "wav2vec2.encoder.layers.1"],
+    "hubert": ["hubert.encoder.layers.0", "hubert.encoder.layers.1"],
+    "whisper": ["encoder.layers.0", "encoder.layers.1"],
+    "ast": ["audio_spectrogram_transformer.layers.0", "audio_spectrogram_transformer.layers.1"],
 }
 JOINED = {
     "bert.pooler.dense.weight": "bert.encoder.layer.1",
@@ -37,7 +41,11 @@ JOINED = {
     "vit.layernorm.bias": "vit.layers.1",
     "convnextv2.encoder.stages.1.downsampling_layer.1.weight": "convnextv2.encoder.stages.1.layers.0",
     "swin.encoder.layers.0.downsample.reduction.weight": "swin.encoder.layers.0.blocks.0",
+    "wav2vec2.encoder.layer_norm.weight": "stem",
+    "hubert.encoder.layer_norm.weight": "hubert.encoder.layers.1",
+    "encoder.layer_norm.weight": "encoder.layers.1",
     "pre_classifier.weight": "head",
+    "projector.weight": "head",
     "classifier.dense.weight": "head",
 }
 

@@ -23,6 +23,10 @@ EXPECTED = {
     "resnet": ("native", "mean"),
     "convnextv2": ("native", "mean"),
     "swin": ("native", "mean"),
+    "wav2vec2": ("mean", "layer_mean"),
+    "wavlm": ("mean", "layer_mean"),
+    "whisper": ("mean", "layer_mean"),
+    "ast": ("native", "first", "mean", "layer_mean"),
 }
 
 

@@ -1,0 +1,116 @@
+"""Models of sound: order, masks, what is random in training, and every kind that transformers classifies sound with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from tlhub.models.audio_models import in_order_of_computation, keep_constants, without_random_parts
+from tlhub.models.blocks import block_index, blocks
+from tlhub.models.features import FeatureExtractor
+from tlhub.models.freezing import TrainabilityAudit, freeze_all_but, frozen_modules
+from tlhub.models.loading import override_dropout
+
+WAVE = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32,
+        "conv_dim": (8, 8, 8), "conv_kernel": (10, 8, 4), "conv_stride": (5, 8, 4), "num_feat_extract_layers": 3,
+        "num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2, "classifier_proj_size": 12, "vocab_size": 12}
+SPECTRAL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32,
+            "feature_projection_input_dim": 8, "classifier_proj_size": 12, "conv_depthwise_kernel_size": 3,
+            "position_embeddings_type": "relative_key", "left_max_position_embeddings": 8,
+            "right_max_position_embeddings": 4}
+STABLE = {"feat_extract_norm": "layer", "do_stable_layer_norm": True}
+RELATIVES: dict[str, tuple[str, dict[str, Any]]] = {
+    "wav2vec2": ("Wav2Vec2Config", WAVE), "hubert": ("HubertConfig", WAVE | STABLE),
+    "wavlm": ("WavLMConfig", WAVE | STABLE | {"num_buckets": 8, "max_bucket_distance": 20}),
+    "data2vec": ("Data2VecAudioConfig", WAVE | {"conv_pos_kernel_size": 3, "num_conv_pos_embeddings": 2}),
+    "unispeech": ("UniSpeechConfig", WAVE | STABLE), "unispeech_sat": ("UniSpeechSatConfig", WAVE | STABLE),
+    "sew": ("SEWConfig", WAVE | {"squeeze_factor": 2}),
+    "conformer": ("Wav2Vec2ConformerConfig", WAVE | {"conv_depthwise_kernel_size": 3}),
+    "bert": ("Wav2Vec2BertConfig", SPECTRAL)}
+"""The types beside Whisper and AST, as checkpoints of them are: their layers' norms before or behind."""
+POOLED = ("mean", "layer_mean")
+
+
+def relative(kind: str, **changes: Any) -> Any:
+    """Return a tiny classifier of one of `RELATIVES`, as it is trained."""
+    name, fields = RELATIVES[kind]
+    settings = getattr(transformers, name)(**{**fields, "num_labels": 3, **changes})
+    without_random_parts(settings)
+    override_dropout(settings, 0.0)
+    torch.manual_seed(0)
+    model = transformers.AutoModelForAudioClassification.from_config(settings).eval()
+    in_order_of_computation(model)
+    keep_constants(model)
+    return model
+
+
+def relative_inputs(kind: str) -> dict[str, torch.Tensor]:
+    """Return a batch of three, of different lengths and masked."""
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.tensor([20, 14, 17]) if kind == "bert" else torch.tensor([2800, 1600, 2100])
+    mask = (torch.arange(int(lengths.max())) < lengths[:, None]).long()
+    if kind == "bert":
+        return {"input_features": torch.randn(3, 20, 8, generator=generator) * mask[..., None], "attention_mask": mask}
+    return {"input_values": torch.randn(3, 2800, generator=generator) * mask, "attention_mask": mask}
+
+
+def calls(model: Any, batch: dict[str, torch.Tensor]) -> list[int]:
+    """Return the blocks of the layers in the order in which they are called."""
+    index, found = block_index(model), []
+    hooks = []
+    for path, module in model.named_modules():
+        own = [f"{path}.{name}" for name, _ in module.named_parameters(recurse=False)]
+        if own:
+            place = index[own[0]]
+            hooks.append(module.register_forward_pre_hook(lambda *_, place=place: found.append(place)))
+    with torch.no_grad():
+        model(**batch)
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+@pytest.mark.parametrize("kind", RELATIVES)
+def test_blocks_are_in_the_order_of_computation(kind: str) -> None:
+    model = relative(kind)
+    found = calls(model, relative_inputs(kind))
+    assert found == sorted(found)
+    names = [block.name for block in blocks(model)]
+    assert [names[0], names[-1], len(names)] == ["stem", "head", 4]
+    assert names[2].endswith("encoder.layers.1")
+    assert {"projector.weight", "classifier.weight"} <= set(blocks(model)[-1].prefixes)
+    freeze_all_but(model, lambda name: name.startswith(tuple(blocks(model)[2].prefixes + blocks(model)[3].prefixes)))
+    assert model.get_submodule(names[1]) in frozen_modules(model)
+    assert model.get_submodule(names[2]) not in frozen_modules(model)
+
+
+@pytest.mark.parametrize("kind", RELATIVES)
+def test_all_of_it_trains_on_clips_shorter_than_a_mask_and_nothing_is_random(kind: str) -> None:
+    model, batch = relative(kind, layerdrop=0.9), relative_inputs(kind)
+    state = np.random.get_state()[1].copy()
+    audit = TrainabilityAudit(model.train())
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    for _ in range(2):
+        first, second = (model(**batch).logits for _ in range(2))
+        assert torch.equal(first, second)
+        torch.nn.functional.cross_entropy(first, torch.tensor([0, 1, 2])).backward()
+        audit.observe(model)
+        optimizer.step()
+    idle = audit.check(model)
+    assert all("pos_conv_embed" in name for name in idle) if kind == "conformer" else idle == ()
+    assert (np.random.get_state()[1] == state).all()
+
+
+@pytest.mark.parametrize("kind", ["hubert", "wavlm", "unispeech", "unispeech_sat", "bert"])
+def test_padding_is_left_out_of_the_mean(kind: str) -> None:
+    model, batch = relative(kind), relative_inputs(kind)
+    kinds = ("native", *POOLED)
+    together = FeatureExtractor(model, kinds)(batch)
+    for row, length in enumerate(batch["attention_mask"].sum(1).tolist()):
+        alone = FeatureExtractor(model, kinds)({name: value[row:row + 1, :length] for name, value in batch.items()})
+        for name in kinds:
+            torch.testing.assert_close(together[name][row], alone[name][0], atol=2e-5, rtol=1e-4)
