@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from tlhub.config import SINGLE_LABEL, RunConfig, as_dict
+from tlhub.config import NEXT_TOKEN, SINGLE_LABEL, RunConfig, as_dict
 from tlhub.data.audit import write_quarantine
 from tlhub.data.image import ImageInputs
 from tlhub.data.prepare import PreparedData
@@ -119,7 +119,8 @@ def finish(bench: Workbench, fitted: Fitted, data: PreparedData, times: dict[str
                                    bench.config)
     content["time"]["evaluate_s"] = time.perf_counter() - started
     save_model(fitted.model, bench.checkpoint.processor, bench.folder.path / "model", origin=bench.checkpoint.origin,
-               label_names=bench.target.names, save_base=bench.config.model.save_base)
+               label_names=() if bench.target.problem_type == NEXT_TOKEN else bench.target.names,
+               save_base=bench.config.model.save_base)
     write_quarantine(bench.folder.path / "quarantine.csv", data.quarantined)
     bench.folder.write_json("metrics.json", content)
     _draw(bench, outputs, content)

@@ -22,7 +22,7 @@ BASE = "base"
 """Folder for the base of a model that transformers cannot put adapters on by itself."""
 README = """# Adapter
 
-A PEFT adapter with its trained head over {where} (its weights: SHA-256
+A PEFT adapter{head} over {where} (its weights: SHA-256
 `{weights}`). To load it, in this folder:
 
 ```python
@@ -39,6 +39,14 @@ from transformers import {model}, {processor}
 
 folder = "."
 base = {model}.from_pretrained(f"{{folder}}/base")
+model = PeftModel.from_pretrained(base, folder).eval()
+processor = {processor}.from_pretrained(folder)
+"""
+GENERATOR = """from peft import PeftModel
+from transformers import {model}, {processor}
+
+folder = "."
+base = {model}.from_pretrained({base!r}, revision={revision!r}, dtype="float32")
 model = PeftModel.from_pretrained(base, folder).eval()
 processor = {processor}.from_pretrained(folder)
 """
@@ -69,7 +77,7 @@ class Labels:
     """What a saved adapter needs to know of its base.
 
     Attributes:
-        label_names: The labels by class index.
+        label_names: The labels by class index; none of a language model.
         base: The base's Hub id or folder.
         revision: The commit of a Hub base.
         base_weight_hash: SHA-256 over the base's safetensors files.
@@ -124,11 +132,13 @@ def write_readme(folder: Path, labels: Labels, processor: Any) -> None:
     kind = auto_processor_of(processor)
     where = f"`{labels.base}`" + (f" at revision `{labels.revision}`" if labels.revision else "")
     embedded = (folder / "config.json").exists()
-    lines = EMBEDDED if embedded else BESIDE if (folder / BASE).exists() else SEPARATE
-    if not embedded and kind == "AutoTokenizer":
+    separate = SEPARATE if labels.label_names else GENERATOR
+    lines = EMBEDDED if embedded else BESIDE if (folder / BASE).exists() else separate
+    if lines is SEPARATE and kind == "AutoTokenizer":
         lines += "model.config.pad_token_id = processor.pad_token_id\n"
     code = lines.format(model=labels.auto_model, processor=kind, base=labels.base, revision=labels.revision)
-    text = README.format(where=where, weights=labels.base_weight_hash, code=code)
+    head = " with its trained head" if labels.label_names else ""
+    text = README.format(head=head, where=where, weights=labels.base_weight_hash, code=code)
     (folder / "README.md").write_text(text, encoding="utf-8")
 
 

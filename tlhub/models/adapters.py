@@ -27,9 +27,9 @@ from tlhub.errors import CheckpointError, UsageError
 from tlhub.models.adapter_conversions import START, name_magnitudes, pissa_as_lora, vera_as_lora
 from tlhub.models.adapter_files import ADAPTER_WEIGHTS, BASE, Labels, link_base, read_labels, write_labels, write_readme
 from tlhub.models.adapter_targets import choose_targets, match_targets, modules_beside
-from tlhub.models.heads import PooledClassifier
+from tlhub.models.heads import PooledClassifier, language_model
 from tlhub.models.loading import LOADING_ERRORS, first_line, quiet, read_settings, seeded, set_labels
-from tlhub.models.origin import Origin, resolve_base, weight_hash
+from tlhub.models.origin import GENERATION_SETTINGS, Origin, resolve_base, weight_hash
 from tlhub.models.timm_models import TIMM
 from tlhub.seeding import derive
 
@@ -178,6 +178,8 @@ def save_adapter(
         base.config.dtype = torch.float32
         place = folder / BASE if _has_own_adapters(base) else folder
         base.config.save_pretrained(place)
+        if language_model(base) is not None:
+            base.generation_config.save_pretrained(place)
         with plain_folder(origin, labels.auto_model) as source:
             link_base(source, place, _shapes_beside(base, settings.modules_to_save or []))
     write_readme(folder, labels, processor)
@@ -263,7 +265,7 @@ def load_adapter(folder: Path, *, auto_model: str) -> PeftModel:
         settings = read_settings(origin, auto_model)
         set_labels(settings, labels.label_names, labels.problem_type)
         try:
-            processor_pad = _padding(folder)
+            processor_pad = _padding(folder) if labels.label_names else None
             if processor_pad is not None:
                 settings.pad_token_id = processor_pad
             base = getattr(transformers, auto_model).from_pretrained(
@@ -291,7 +293,7 @@ def _base_folder(folder: Path, labels: Labels) -> Iterator[tuple[Origin, Path]]:
     if (folder / "config.json").exists():
         with TemporaryDirectory() as plain:
             for path in folder.resolve().iterdir():
-                if path.name == "config.json" or (".safetensors" in path.name and path.name != ADAPTER_WEIGHTS):
+                if path.name in ("config.json", GENERATION_SETTINGS) or (".safetensors" in path.name and path.name != ADAPTER_WEIGHTS):
                     (Path(plain) / path.name).symlink_to(path)
             yield Origin(str(folder), "local", None, weight_hash(Path(plain)), Path(plain)), Path(plain)
         return

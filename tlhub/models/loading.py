@@ -47,7 +47,12 @@ def read_settings(origin: Origin, auto_model: str) -> PreTrainedConfig:
 
 
 def set_labels(settings: PreTrainedConfig, label_names: Sequence[str], problem_type: str | None = None) -> None:
-    """Write the labels, their number and the kind of target, None for what it is, into a model's configuration."""
+    """Write the labels, their number and the kind of target, None for what it is, into a model's configuration.
+
+    A language model has no labels: without any, the configuration stays as it is.
+    """
+    if not label_names:
+        return
     settings.id2label = dict(enumerate(label_names))
     settings.label2id = {name: index for index, name in enumerate(label_names)}
     if problem_type is not None:
