@@ -9,7 +9,6 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ import pytest
 from PIL import Image
 
 from tests import generated, tiny
+from tests.wrong import Wrong, said
 from tlhub import cli
 from tlhub.errors import DiskFullError, is_disk_full
 from tlhub.folder import RunFolder
@@ -25,23 +25,6 @@ TEXT = "finetune text-classification --model bert --strategy linear_probe"
 IMAGE = "finetune image-classification --model vit --strategy linear_probe"
 CASES = 120
 ROWS = "".join(f"hello {number},{'ab'[number % 2]}\n" for number in range(40))
-
-
-@dataclass(frozen=True)
-class Wrong:
-    """A command line that must fail.
-
-    Attributes:
-        words: What follows `tlhub`.
-        code: The exit code.
-        given: What of the command line the message repeats.
-        told: What else the message says.
-    """
-
-    words: str
-    code: int
-    given: str
-    told: str = ""
 
 
 USAGE = [
@@ -274,16 +257,6 @@ def cut_jpeg() -> bytes:
     Image.fromarray(pixels).save("whole.jpg")
     content = Path("whole.jpg").read_bytes()
     return content[: len(content) // 2]
-
-
-def said(words: str, code: int, capsys: pytest.CaptureFixture[str]) -> str:
-    """Run a command line, check its exit code, and return the one line in which it says why."""
-    assert cli.main(words.split()) == code
-    output = capsys.readouterr().err
-    assert "Traceback" not in output
-    lines = [line for line in output.splitlines() if line.startswith("tlhub: ")]
-    assert len(lines) == 1
-    return lines[0].removeprefix("tlhub: ")
 
 
 def test_the_number_of_cases() -> None:

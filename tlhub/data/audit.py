@@ -21,13 +21,15 @@ import soundfile
 
 from tlhub.data.cache import write_atomically
 from tlhub.data.decode import open_image
-from tlhub.data.sound import look
+from tlhub.data.sound import check_header, look
 from tlhub.errors import DataError
 
 _PRIORITY = ("test", "validation", "train")
 _FORMAT = 2
 _MOST_BYTES = 2**30
 """Largest file that is read into memory."""
+_LARGE = 2**24
+"""Size from which a file's header is looked at before its content is read."""
 
 
 @dataclass(frozen=True)
@@ -76,11 +78,13 @@ class Decoder:
         noun: What messages begin with.
         version: What has to stay the same for its outcome to hold.
         look: Returns what it saw as plain values; raises `DataError` for a content that cannot be used.
+        glance: Raises `DataError` where a file's header tells that it cannot be used: a large one is not read then.
     """
 
     noun: str
     version: str
     look: Callable[[bytes], dict[str, Any]]
+    glance: Callable[[str], None]
 
 
 def _look_at_image(content: bytes) -> dict[str, Any]:
@@ -89,8 +93,9 @@ def _look_at_image(content: bytes) -> dict[str, Any]:
 
 
 DECODERS = {
-    "image": Decoder("image", PIL.__version__, _look_at_image),
-    "audio": Decoder("sound", soundfile.__libsndfile_version__, lambda content: dataclasses.asdict(look(content))),
+    "image": Decoder("image", PIL.__version__, _look_at_image, lambda path: None),
+    "audio": Decoder("sound", soundfile.__libsndfile_version__, lambda content: dataclasses.asdict(look(content)),
+                     check_header),
 }
 """By modality."""
 
@@ -147,7 +152,11 @@ class FileAuditor:
             if facts.st_size > _MOST_BYTES:
                 return _digest(source.encode()), {"reason": f"is {facts.st_size / 2**20:.0f} MiB large, the limit is "
                                                             f"{_MOST_BYTES / 2**20:.0f}"}
+            if facts.st_size > _LARGE:
+                self.decoder.glance(source)
             content = Path(source).read_bytes()
+        except DataError as error:
+            return _digest(source.encode()), {"reason": self._reason(error, source)}
         except OSError as error:
             return _digest(source.encode()), {"reason": f"cannot be read ({error.strerror})"}
         digest, outcome = self._decode(content)
@@ -160,9 +169,13 @@ class FileAuditor:
             try:
                 self._outcomes[digest] = self.decoder.look(content)
             except DataError as error:
-                reason = str(error).removeprefix(f"{self.decoder.noun} ").partition(";")[0]
-                self._outcomes[digest] = {"reason": reason}
+                self._outcomes[digest] = {"reason": self._reason(error)}
         return digest, self._outcomes[digest]
+
+    def _reason(self, error: DataError, path: str = "") -> str:
+        """Return what is wrong, without the file's name and what to do."""
+        words = str(error).removeprefix(f"{self.decoder.noun} ").removeprefix(f"'{path}' ")
+        return words.partition(";")[0]
 
 
 def _digest(content: bytes) -> str:

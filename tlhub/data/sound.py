@@ -71,6 +71,20 @@ def open_sound(source: str | Path | bytes) -> tuple[np.ndarray, int]:
     return np.ascontiguousarray(mono), rate
 
 
+def check_header(path: str) -> None:
+    """Check a file without decoding it.
+
+    Raises:
+        DataError: It is no sound, or too long.
+    """
+    name = _name(path)
+    try:
+        with _opened(path, name) as file:
+            _check_length(file, name)
+    except soundfile.LibsndfileError as error:
+        raise DataError(f"{name} cannot be decoded ({_reason(error)}); replace the file") from None
+
+
 def sound_seconds(source: str | Path | bytes) -> float:
     """Return how long a sound is, from its header alone.
 
