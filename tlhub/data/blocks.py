@@ -126,11 +126,14 @@ class GenerationInputs:
         return len(self._windows.starts)
 
     def check_length(self) -> None:
-        """Refuse texts to train on that are shorter than a block, all together.
+        """Refuse what is too little to train on: no example at all, or texts that are shorter than a block together.
 
         Raises:
-            DataError: They are.
+            DataError: It is so.
         """
+        if not len(self):
+            raise DataError("the training data give no token to learn; check the texts, and the chat template of the "
+                            "tokenizer where they are conversations")
         if len(self._tokens.ids) < self._block_size and self._plain:
             raise DataError(f"the training texts have {len(self._tokens.ids)} tokens all together, less than one block "
                             f"of data.block_size {self._block_size}; add text, or lower --data.block_size")

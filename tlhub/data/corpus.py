@@ -9,7 +9,7 @@ from pathlib import Path
 import datasets
 import pyarrow as pa
 
-from tlhub.data.files import FILE_ENDINGS, files_below, split_folders, split_tables, tables_in
+from tlhub.data.files import FILE_ENDINGS, files_below, split_folders, split_tables, tables_in, visible_folders
 from tlhub.data.tables import Table, read_bytes
 from tlhub.errors import DataError
 
@@ -39,7 +39,8 @@ def find_corpus(root: Path) -> tuple[dict[str, Table], tuple[str, ...]] | None:
         if found:
             parts[split] = found
     tables = tables_in(root)
-    if not parts and not split_tables(tables):
+    around = not direct and len(visible_folders(root)) == 1  # a folder around everything, splits perhaps
+    if not parts and not split_tables(tables) and not around:
         found = [path for path in files_below(root, root, _ENDINGS) if not _is_about(path)]
         parts = {"all": found} if found else {}
     if not parts:

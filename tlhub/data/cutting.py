@@ -54,9 +54,10 @@ def _rows(rows: Rows, pieces: Iterable[tuple[int, str, str]]) -> Rows:
 
 
 def _line_end(text: str, place: int) -> int:
-    """Return where the line of a place ends; in a text of one line, the next space."""
+    """Return where the line of a place ends, or the one before it; in a text of one line, the next or last word."""
     for mark in ("\n", " "):
         found = text.find(mark, place)
+        found = found if found >= 0 else text.rfind(mark, 0, place)
         if found >= 0:
             return found + 1
     return place

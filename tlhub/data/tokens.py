@@ -21,9 +21,13 @@ from tlhub.data.scripts import Script, make_script
 from tlhub.data.tables import quiet
 
 _CHUNK = 256
-_PIECE = 1_000_000
-"""Characters of a text that are encoded at a time, since what a tokenizer returns is far larger than the text."""
-_SEAM = re.compile(r"(?<=\S)\n(?=[^\W\d_])")
+_PIECE = 200_000
+"""Characters of a text that are encoded by themselves, since what a tokenizer returns is far larger than the text, and
+since it works on several at the same time."""
+_PIECES = 8
+"""Pieces of a text that are encoded in one call."""
+_AROUND = 200
+_TRIES = 20
 _GIB = 2**30
 
 
@@ -115,9 +119,6 @@ class _Encoder:
         begin = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
         self._begin = [] if begin is None else [int(begin)]
         self._end = [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
-        whole, parts = "one two\nthree", ["one two\n", "three"]
-        self._divisible = len({tuple(np.concatenate([ids for ids, _ in self._pieces(texts)]).tolist())
-                               for texts in ([whole], parts)}) == 1
 
     def encode(self, records: Sequence[Any], ids: Sequence[str]) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Yield the row of each record."""
@@ -134,7 +135,8 @@ class _Encoder:
         for text in texts:
             cuts = self._cuts(text)
             parts = [text[start:end] for start, end in itertools.pairwise(cuts)]
-            encoded = [piece for part in parts for piece in self._pieces([part])]
+            encoded = [piece for first in range(0, len(parts), _PIECES)
+                       for piece in self._pieces(parts[first:first + _PIECES])]
             tokens = np.concatenate([np.array(self._begin, np.int64), *(ids for ids, _ in encoded),
                                      np.array(self._end, np.int64)])
             ends = np.concatenate([np.zeros(len(self._begin), np.int64),
@@ -144,14 +146,20 @@ class _Encoder:
             yield tokens, _widths(text, ends), learned
 
     def _cuts(self, text: str) -> list[int]:
-        """Return where a long text is divided for encoding: after line breaks at which nothing runs on."""
-        cuts = [0]
-        while self._divisible and len(text) - cuts[-1] > _PIECE:
-            seam = _SEAM.search(text, cuts[-1] + _PIECE)
-            if seam is None:
-                break
-            cuts.append(seam.end())
+        """Return where a long text is divided for encoding: after line breaks over which no token reaches."""
+        cuts, place = [0], _PIECE
+        while len(text) - place > _AROUND:
+            breaks = itertools.islice(re.finditer("\n", text[place:place + _PIECE]), _TRIES)
+            seam = next((end for end in (place + found.end() for found in breaks) if self._parts_at(text, end)), None)
+            cuts += [] if seam is None else [seam]
+            place = (seam or place) + _PIECE
         return [*cuts, len(text)]
+
+    def _parts_at(self, text: str, place: int) -> bool:
+        """Return whether a text has the same tokens when it is divided at a place, as far as its surroundings tell."""
+        start, end = place - _AROUND, place + _AROUND
+        whole, left, right = self._pieces([text[start:end], text[start:place], text[place:end]])
+        return np.array_equal(whole[0], np.concatenate([left[0], right[0]]))
 
     def _script(self, script: Script, encoded: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray,
                                                                                        np.ndarray]:
