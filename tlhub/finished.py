@@ -177,7 +177,7 @@ class Run:
         """Return the run's own section `data` for another source: its columns, unless other ones are named."""
         own = dataclasses.asdict(self.config.data)
         kept = [*_LAYOUT, "split_column", "group_column"] if source == self.config.data.source else _LAYOUT
-        named = {name: own[name] for name in kept if own[name] is not None}
+        named = {name: own[name] for name in kept if own[name] not in (None, [])}
         for one, other in (("label_column", "target_columns"), ("target_columns", "label_column")):
             if choices.get(one):
                 named.pop(other, None)  # the run's way of naming the target gives way to the one chosen here
