@@ -109,7 +109,7 @@ def _dispatch(words: list[str]) -> Ending:
     count = 2 if words[0] == "data" else 1
     name = " ".join(words[:count])
     if name in ("data", "data -h", "data --help"):
-        print(DATA_CHECK.parser().format_help())
+        print(DATA_CHECK.parser.format_help())
         return Ending(0)
     found = [function for command, function in _COMMANDS if command.name == name]
     if not found:

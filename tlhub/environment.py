@@ -7,6 +7,7 @@ that fail. It reads version files as text and imports nothing to find out; every
 
 from __future__ import annotations
 
+import functools
 import importlib.abc
 import importlib.machinery
 import importlib.metadata
@@ -34,6 +35,11 @@ LIBRARIES = ("torch", "torchaudio", "torchvision", "transformers", "datasets", "
 
 def versions() -> dict[str, str]:
     """Return the versions of tlhub, Python and the installed ones of `LIBRARIES`, without importing them."""
+    return dict(_versions())
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for name in ("tlhub", *LIBRARIES):
         try:

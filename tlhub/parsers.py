@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_type_hints
@@ -60,8 +61,9 @@ class Command:
         """Return the names of the options that are fields of `fields`."""
         return () if self.fields is None else tuple(field.name for field in dataclasses.fields(self.fields))
 
+    @functools.cached_property
     def parser(self) -> ArgumentParser:
-        """Return the parser, with one option for each field."""
+        """The parser, with one option for each field; made once, which takes longer than reading with it."""
         parser = ArgumentParser(prog=f"tlhub {self.name}", exit_on_error=False, allow_abbrev=False, default_env=False,
                                 description=self.words + _short_words(self.short_options))
         for name, words in self.positionals.items():
@@ -97,7 +99,7 @@ class Command:
         """
         tokens = self._switched(_listed([self._rewritten(token) for token in argv]))
         try:
-            given = self.parser().parse_args(tokens, defaults=False)
+            given = self.parser.parse_args(tokens, defaults=False)
         except ArgumentError as error:
             found = re.search(r'key "([^"]+)".*(?:Given|Got) value: (.*)', str(error), re.DOTALL)
             raise UsageError(_wrong_type(*found.groups()) if found
@@ -151,12 +153,11 @@ def typed(values: Mapping[str, Any], where: str = "") -> dict[str, Any]:
     Raises:
         UsageError: A value has the wrong type.
     """
-    parser = FINETUNE.parser()
     result: dict[str, Any] = {}
     task_options: dict[str, Any] = {}
     for name, value in values.items():
         try:
-            found = parser.parse_object({name: _as_list(name, value)}, defaults=False)[name]
+            found = FINETUNE.parser.parse_object({name: _as_list(name, value)}, defaults=False)[name]
         except ArgumentError as error:
             raise UsageError(_wrong_type(name, value, where)) from error
         section, _, key = name.partition(".")
