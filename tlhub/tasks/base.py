@@ -23,6 +23,10 @@ from tlhub.models.checkpoints import Checkpoint
 from tlhub.problems import PROBLEMS, Problem
 from tlhub.training.defaults import Default
 
+_USUAL_CLIPS = 32
+_SECONDS_AT_ONCE = 128.0
+"""Seconds of sound in one forward pass: wav2vec2's first convolution alone makes 6.5 MB of each."""
+
 
 class Task(ABC):
     """What is predicted from what.
@@ -123,13 +127,25 @@ class AudioTask(Task):
     auto_processor: ClassVar[str] = "AutoFeatureExtractor"
 
     def own_defaults(self, config: RunConfig, data: PreparedData, checkpoint: Checkpoint) -> list[Default]:
-        """Return how much of a clip is read."""
+        """Return how much of a clip is read, and where that is much, how many are computed at a time."""
+        read = self._seconds(config, data, checkpoint)
+        found = [] if read is None else [read]
+        seconds = float(read.value if read is not None else config.data.max_seconds or 0.0)
+        if seconds * _USUAL_CLIPS > _SECONDS_AT_ONCE:
+            at_once = max(1, int(_SECONDS_AT_ONCE / seconds))
+            found.append(Default("train.micro_batch_size", at_once, f"clips of {seconds:g} s take much memory"))
+        return found
+
+    @staticmethod
+    def _seconds(config: RunConfig, data: PreparedData, checkpoint: Checkpoint) -> Default | None:
+        if config.data.max_seconds is not None:
+            return None
         front = front_end(checkpoint.processor)
         if front.samples is not None:
-            return [Default("data.max_seconds", front.samples / front.rate, "what the checkpoint reads")]
+            return Default("data.max_seconds", front.samples / front.rate, "what the checkpoint reads")
         longest = max(0.1, math.ceil(10 * longest_seconds(data.splits["train"])) / 10)
         reason = "the longest training clip" if longest <= LONG_SECONDS else "longer clips take much memory"
-        return [Default("data.max_seconds", min(longest, LONG_SECONDS), reason)]
+        return Default("data.max_seconds", min(longest, LONG_SECONDS), reason)
 
     def inputs(self, examples: Examples, processor: Any, config: RunConfig, *, fingerprint: str) -> Inputs:
         """Return sounds, decoded and resampled once."""
