@@ -40,6 +40,7 @@ from tlhub.models.prefix import CannotEnterError, Entry, cache_prefix, entering
 from tlhub.problems import Problem
 from tlhub.registry import STRATEGIES
 from tlhub.seeding import derive
+from tlhub.strategies.base import is_augmented
 from tlhub.tasks.base import Task
 from tlhub.training import callbacks, optimizers
 from tlhub.training.inference import predict_logits
@@ -185,7 +186,7 @@ class Workbench:
         try:
             if self.target.problem_type == NEXT_TOKEN:
                 raise CannotEnterError("what they read is laid out anew for every batch")
-            if isinstance(train, ImageInputs) and train.augmented:
+            if is_augmented(train):
                 raise CannotEnterError("augmentation changes what they read")
             return cache_prefix(
                 model, {split: self.inputs[split] for split in ("train", "validation")}, cache=self.cache,
@@ -268,7 +269,9 @@ class Workbench:
         with tempfile.TemporaryDirectory() as folder, quiet():
             processor.save_pretrained(folder)
             parts = [path.read_bytes() for path in sorted(Path(folder).iterdir()) if path.is_file()]
-        return hashlib.sha256(b"\0".join([*parts, str(self.config.data.max_length).encode()])).hexdigest()[:16]
+        data = self.config.data
+        kept = [str(data.max_length)] + ([] if data.max_seconds is None else [str(data.max_seconds)])
+        return hashlib.sha256(b"\0".join([*parts, *(value.encode() for value in kept)])).hexdigest()[:16]
 
     def _tell_trainable(self, model: nn.Module) -> None:
         shares = trainable_report(model)
