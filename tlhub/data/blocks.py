@@ -66,11 +66,12 @@ def script_windows(tokens: Tokens, block_size: int) -> Windows:
             continue
         last = int(learned[-1])
         cut += last - begin > block_size
+        parts = last - int(learned[0]) >= block_size
         while len(learned):
             first = int(learned[0])
             start = max(begin, last - block_size)
-            if start >= first:
-                start = max(begin, first - 1 - block_size // 2)
+            if parts:
+                start = max(begin, min(start, first - 1 - block_size // 2))
             length = min(block_size, last - start)
             found.append((start, length, first))
             learned = learned[learned > start + length]
