@@ -196,7 +196,7 @@ def _check_target(task: Task, config: RunConfig, target: Target) -> None:
     made_up = {SINGLE_LABEL: np.arange(2), MULTI_LABEL: np.eye(2, dtype=bool), REGRESSION: np.eye(2),
                NEXT_TOKEN: np.ones((2, 2), dtype=np.int64)}
     best = config.evaluate.best
-    names = [*config.evaluate.metrics, *([best] if best else [])]
+    names = [*(config.evaluate.metrics or problem.metrics), *([best] if best else [])]
     scores = problem.score(np.eye(2), made_up[target.problem_type], names)
     if best and not isinstance(scores.get(best), float):
         single = [name for name, score in scores.items() if isinstance(score, float)]
