@@ -21,6 +21,8 @@ SENTENCE = (
 )
 WORDS = tuple(SENTENCE.split())
 TEXT_KINDS = ("bert", "roberta", "distilbert", "gpt2")
+GENERATION_KINDS = ("gpt2", "llama", "qwen")
+"""Decoders; the last layer of Llama's is its own, the others' have the embedding's weights."""
 IMAGE_KINDS = ("vit", "resnet", "convnextv2", "swin")
 AUDIO_KINDS = ("wav2vec2", "hubert", "wavlm", "whisper", "ast")
 """wav2vec2 normalises groups and reads no mask, as the first ones do; HuBERT and WavLM are masked; the last two read
@@ -114,6 +116,8 @@ def configuration(kind: str, **changes: Any) -> Any:
                                               pretrained_cfg=timm_preprocessing())
     encoder = {"hidden_size": HIDDEN, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
     text = {"vocab_size": len(word_pieces()), "max_position_embeddings": 70, "pad_token_id": 0}
+    decoder = {"vocab_size": 300, "num_key_value_heads": 1, "max_position_embeddings": 70, "bos_token_id": 0,
+               "eos_token_id": 0}
     # Ten frames in a tenth of a second.
     wave = encoder | {"conv_dim": (8, 8, 8), "conv_kernel": (10, 8, 4), "conv_stride": (5, 8, 4), "vocab_size": 12,
                       "num_feat_extract_layers": 3, "num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2,
@@ -127,6 +131,8 @@ def configuration(kind: str, **changes: Any) -> Any:
                        text | {"dim": HIDDEN, "n_layers": 2, "n_heads": 2, "hidden_dim": 32}),
         "gpt2": (transformers.GPT2Config, {"vocab_size": 300, "n_embd": HIDDEN, "n_layer": 2, "n_head": 2,
                                            "n_positions": 70, "bos_token_id": 0, "eos_token_id": 0}),
+        "llama": (transformers.LlamaConfig, encoder | decoder),
+        "qwen": (transformers.Qwen3Config, encoder | decoder | {"head_dim": 8, "tie_word_embeddings": True}),
         "vit": (transformers.ViTConfig, encoder | {"image_size": SIZE, "patch_size": 8}),
         "resnet": (transformers.ResNetConfig, {"embedding_size": 8, "hidden_sizes": [8, HIDDEN], "depths": [2, 1],
                                                "layer_type": "basic"}),
@@ -155,7 +161,7 @@ def processor(kind: str) -> Any:
         return image_processor(kind)
     if kind in AUDIO_KINDS:
         return feature_extractor(kind)
-    return byte_pairs() if kind == "gpt2" else word_pieces()
+    return byte_pairs() if kind in GENERATION_KINDS else word_pieces()
 
 
 def model(kind: str, labels: Sequence[str] | None = None, *, seed: int = 0, **changes: Any) -> Any:
@@ -223,6 +229,22 @@ def checkpoint(folder: Path, kind: str, labels: Sequence[str] | None = None, *, 
                     model_config={"label_names": list(labels or TIMM_LABELS)})
         return folder
     made.save_pretrained(folder)
+    processor(kind).save_pretrained(folder)
+    return folder
+
+
+def generator(folder: Path, kind: str, *, seed: int = 0, **changes: Any) -> Path:
+    """Save a tiny decoder with its last layer and its tokenizer, which has no padding token; return the folder.
+
+    Args:
+        folder: Where to save.
+        kind: One of `GENERATION_KINDS`.
+        seed: Seed of the weights.
+        changes: Fields of the configuration to set otherwise.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        transformers.AutoModelForCausalLM.from_config(configuration(kind, **changes)).save_pretrained(folder)
     processor(kind).save_pretrained(folder)
     return folder
 

@@ -24,6 +24,7 @@ CASES = {
     "unfreezing": ("text-classification", "distilbert", write_texts, ("--strategy", "gradual_unfreezing")),
     "values": ("image-regression", "swin", write_measured,
                ("--strategy", "last_k", "--strategy.k", "1", "--data.label_column", "brightness")),
+    "blocks": ("text-generation", "qwen", write_texts, ("--strategy", "full", "--data.block_size", "12")),
 }
 VARIANTS = {
     "one process": (),
@@ -42,7 +43,8 @@ def losses(run: Path) -> list[float]:
 @pytest.mark.parametrize("case", CASES)
 def test_losses_agree(case: str, tmp_path: Path) -> None:
     task, kind, make_data, choices = CASES[case]
-    model, data = tiny.checkpoint(tmp_path / "model", kind), make_data(tmp_path / "data", {"train": 45, "test": 12})
+    make_model = tiny.generator if task == "text-generation" else tiny.checkpoint
+    model, data = make_model(tmp_path / "model", kind), make_data(tmp_path / "data", {"train": 45, "test": 12})
     found = {}
     for number, (name, options) in enumerate(VARIANTS.items()):
         out = tmp_path / str(number)

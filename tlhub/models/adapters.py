@@ -293,7 +293,8 @@ def _base_folder(folder: Path, labels: Labels) -> Iterator[tuple[Origin, Path]]:
     if (folder / "config.json").exists():
         with TemporaryDirectory() as plain:
             for path in folder.resolve().iterdir():
-                if path.name in ("config.json", GENERATION_SETTINGS) or (".safetensors" in path.name and path.name != ADAPTER_WEIGHTS):
+                weights = ".safetensors" in path.name and path.name != ADAPTER_WEIGHTS
+                if weights or path.name in ("config.json", GENERATION_SETTINGS):
                     (Path(plain) / path.name).symlink_to(path)
             yield Origin(str(folder), "local", None, weight_hash(Path(plain)), Path(plain)), Path(plain)
         return

@@ -30,3 +30,6 @@ def recompute_blocks(model: nn.Module) -> None:
                          "--train.micro_batch_size")
     with quiet():
         plain.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        if plain.main_input_name == "input_ids":
+            # It has made the embedding's output need a gradient, which would then go through every frozen block.
+            plain.disable_input_require_grads()
