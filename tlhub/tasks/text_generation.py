@@ -50,8 +50,14 @@ class TextGeneration(Task):
         return [Default("data.block_size", _BLOCK, "longer blocks take much memory")]
 
     def amount(self, examples: Examples, processor: Any, config: RunConfig) -> int:
-        """Return the number of blocks."""
-        return len(self.inputs(examples, processor, config, fingerprint=""))
+        """Return the number of blocks.
+
+        Raises:
+            DataError: The texts are shorter than one, all together.
+        """
+        inputs = GenerationInputs(examples, processor, data=config.data, seed=config.seed)
+        inputs.check_length()
+        return len(inputs)
 
     def samples(self, model: nn.Module, processor: Any, examples: Examples, config: RunConfig) -> list[tuple[str, str]]:
         """Return what a model makes of `task_options.prompts`, or of the beginnings of the first validation texts."""
