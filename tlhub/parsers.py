@@ -7,6 +7,7 @@ import difflib
 import functools
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any, get_type_hints
 
 from jsonargparse import ArgumentError, ArgumentParser
@@ -123,9 +124,8 @@ class Command:
         """Return the tokens with `--do_sample` by itself, as transformers' users write it, as `--do_sample=true`."""
         kinds = {} if self.fields is None else self.fields.__annotations__
         switches = {f"--{name}" for name, kind in kinds.items() if str(kind).startswith("bool")}
-        following = [*tokens[1:], ""]
         return [f"{token}=true" if token in switches and after.lower() not in ("true", "false") else token
-                for token, after in zip(tokens, following, strict=True)]
+                for token, after in zip_longest(tokens, tokens[1:], fillvalue="")]
 
 
 _COMMON = {"debug": "show tracebacks"}
