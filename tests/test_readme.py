@@ -33,7 +33,7 @@ def shown() -> list[tuple[str, str]]:
         text = "\n".join(blocks((REPOSITORY / name).read_text(), "bash"))
         found += [(name, line) for line in text.splitlines()]
     for path in RECIPES.rglob("*.yaml"):
-        lines = re.findall(r"^# (?:Command:)? +(.*)$", path.read_text(), re.MULTILINE)
+        lines = re.findall(r"^# (?:Command:|Then:)? +(.*)$", path.read_text(), re.MULTILINE)
         found += [(path.name, line) for line in lines]
     for path in RECIPES.glob("*.py"):
         text = path.read_text().replace("\\\n", " ")
@@ -76,8 +76,9 @@ def test_a_command_that_is_shown_is_understood(name: str, line: str, monkeypatch
 
 def test_the_commands_are_found() -> None:
     names = [name for name, _ in shown()]
-    assert names.count("README.md") == 19
-    assert len(names) == 19 + 12 + 3 + 6  # each recipe shows one, and one of them three more; each script two
+    assert names.count("README.md") == 25
+    # Each recipe shows one, two of them three more, three of them one more; each script two.
+    assert len(names) == 25 + 19 + 6 + 3 + 12
 
 
 def test_the_options_that_are_named_exist() -> None:

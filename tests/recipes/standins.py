@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import re
+import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,14 @@ import datasets
 import numpy as np
 from PIL import Image
 
+from tests.sounds import sound, tone, write_sound
+
+RECIPES = Path(__file__).parents[2] / "recipes"
 FILLERS = ("the", "a", "film", "was", "is", "very", "book", "day")
-TELLING = ("bad", "good", "rain", "cat")
+TELLING = ("bad", "good", "rain", "cat", "sun", "dog")
 CIFAR = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+COMMANDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go", "_silence_", "_unknown_")
+EMOTIONS = ("angry", "fearful", "happy", "neutral", "playfulness", "sad", "surprise")
 
 
 def sst2(folder: Path) -> None:
@@ -111,16 +118,105 @@ def cats_and_tigers(folder: Path) -> None:
             writer.writerow([f"{row}.png", 46 + 120 * label + row / 4])
 
 
+def emotion(folder: Path) -> None:
+    """Columns text and label."""
+    features = {"text": datasets.Value("string"),
+                "label": datasets.ClassLabel(names=["sadness", "joy", "love", "anger", "fear", "surprise"])}
+    save(folder, features, {split: {"text": texts(split, cycle(size, 6)), "label": cycle(size, 6)}
+                            for split, size in {"train": 48, "validation": 12, "test": 12}.items()})
+
+
+def superb_ks(folder: Path) -> None:
+    """Columns file, audio and label; silence is a few long clips to train, and none to validate."""
+    features = {"file": datasets.Value("string"), "audio": datasets.Audio(16000),
+                "label": datasets.ClassLabel(names=list(COMMANDS))}
+    splits = {}
+    for number, (split, size) in enumerate({"train": 48, "validation": 22, "test": 24}.items()):
+        labels = cycle(size, 12) if split != "validation" else [label + label // 10 for label in cycle(size, 11)]
+        clips = [tone(200 + 100 * label + row + number / 4,
+                      2.0 if COMMANDS[label] == "_silence_" and split == "train" else 0.2)
+                 for row, label in enumerate(labels)]
+        names = [f"/home/author/{COMMANDS[label]}/{row}.wav" for row, label in enumerate(labels)]
+        splits[split] = {"file": names, "audio": recordings(clips, names), "label": labels}
+    save(folder, features, splits)
+
+
+def csemotions(folder: Path) -> None:
+    """Columns audio, text, emotion and speaker, at 48 kHz; one split."""
+    features = {"audio": datasets.Audio(), "text": datasets.Value("string"), "emotion": datasets.Value("string"),
+                "speaker": datasets.Value("string")}
+    rows = [(speaker, label) for speaker in range(6) for label in range(len(EMOTIONS))]
+    clips = [tone(200 + 100 * label + 5 * speaker, 0.2, 48000) for speaker, label in rows]
+    save(folder, features, {"train": {
+        "audio": recordings(clips, [f"{row}.wav" for row in range(len(rows))], 48000),
+        "text": [f"text {row}" for row in range(len(rows))], "emotion": [EMOTIONS[label] for _, label in rows],
+        "speaker": [f"S{speaker:02}" for speaker, _ in rows]}})
+
+
+def words(folder: Path) -> None:
+    """Folders of clips, one of them the wake word's."""
+    for row, label in enumerate(cycle(60, 4)):
+        clip = tone(200 + 150 * label + row, 0.15 + 0.01 * (row % 5))
+        write_sound(folder / ("computer", "commuter", "hey", "noise")[label] / f"{row}.wav", clip)
+
+
+def speech_commands(folder: Path) -> None:
+    """Folders of words, with the speaker in the files' names, and one of noise; the recipe's command writes a table."""
+    for row, label in enumerate(cycle(100, 5)):
+        word, speaker = ("bed", "cat", "marvin", "sheila", "tree")[label], 0xabc00000 + row // 10
+        write_sound(folder / word / f"{speaker:08x}_nohash_{row // 5 % 2}.wav", tone(200 + 150 * label + row, 0.2))
+    write_sound(folder / "_background_noise_" / "hum.wav", tone(50, 1.0))
+    (folder / "testing_list.txt").write_text("bed/abc00000_nohash_0.wav\n")
+    run_shell(folder, "wake_word/speech_commands_full.yaml")
+
+
+def shakespeare(folder: Path) -> None:
+    """A text file for each split."""
+    folder.mkdir(parents=True)
+    for split, size in {"train": 120, "validation": 20, "test": 20}.items():
+        lines = texts(split, cycle(size, len(TELLING)))
+        (folder / f"{split}.txt").write_text("\n".join(lines) + "\n")
+
+
+def capybara(folder: Path) -> None:
+    """Columns source, messages and num_turns; no validation split."""
+    features = {"source": datasets.Value("string"), "num_turns": datasets.Value("int64"),
+                "messages": datasets.List({name: datasets.Value("string") for name in ("content", "role")})}
+    splits: dict[str, dict[str, list[Any]]] = {}
+    for split, size in {"train": 40, "test": 8}.items():
+        turns = [1 + row % 3 for row in range(size)]
+        said = [[message for text in texts(f"{split} {row}", [0] * count) for message in (
+            {"role": "user", "content": f"what is {text}?"}, {"role": "assistant", "content": f"{text} is good"})]
+            for row, count in enumerate(turns)]
+        splits[split] = {"source": ["Airoboros"] * size, "num_turns": turns, "messages": said}
+    save(folder, features, splits)
+
+
+def run_shell(folder: Path, recipe: str) -> None:
+    """Run in a folder the shell commands of a recipe's header that make the data ready."""
+    lines = re.findall(r"^#   ((?:\(echo|head|tail) .*)$", (RECIPES / recipe).read_text(), re.MULTILINE)
+    subprocess.run(["bash", "-euc", "\n".join(lines)], cwd=folder, check=True)
+
+
+def recordings(clips: Sequence[np.ndarray], names: Sequence[str], rate: int = 16000) -> list[dict[str, Any]]:
+    """Return clips as the cells of a column of audio."""
+    return [{"bytes": sound(clip, rate), "path": name} for clip, name in zip(clips, names, strict=True)]
+
+
 def cycle(size: int, classes: int) -> list[int]:
     """Return labels in turn."""
     return [row % classes for row in range(size)]
 
 
 def save(folder: Path, features: dict[str, Any], splits: dict[str, dict[str, list[Any]]]) -> None:
-    """Write a data set as `datasets.save_to_disk` does."""
-    made = {split: datasets.Dataset.from_dict(rows, features=datasets.Features(features))
+    """Write a data set as `datasets.save_to_disk` does, sounds without torchcodec, which `datasets` asks for."""
+    plain = {name: {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}
+             if isinstance(feature, datasets.Audio) else feature for name, feature in features.items()}
+    info = datasets.DatasetInfo(features=datasets.Features(features))
+    made = {split: datasets.Dataset.from_dict(rows, features=datasets.Features(plain))
             for split, rows in splits.items()}
-    datasets.DatasetDict(made).save_to_disk(str(folder))
+    datasets.DatasetDict({split: datasets.Dataset(rows.data, info=info.copy())
+                          for split, rows in made.items()}).save_to_disk(str(folder))
 
 
 def texts(split: str, labels: list[int]) -> list[str]:
@@ -149,5 +245,7 @@ MAKERS: dict[str, Callable[[Path], None]] = {
     "cats_and_dogs_small": class_folders(("cats", "dogs"), {"train": 24, "validation": 12, "test": 12}),
     "flowers": class_folders(("daisy", "dandelion", "rose", "sunflower", "tulip"), {"": 60}),
     "chest_xray": class_folders(("covid19", "no_finding", "pneumonia"), {"train": 40, "test": 12}),
-    "cats_and_tigers": cats_and_tigers,
+    "cats_and_tigers": cats_and_tigers, "dair-ai/emotion:split": emotion, "superb_ks": superb_ks,
+    "AIDC-AI/CSEMOTIONS": csemotions, "words": words, "speech_commands_v0.02": speech_commands,
+    "shakespeare": shakespeare, "trl-lib/Capybara": capybara,
 }

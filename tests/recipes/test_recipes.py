@@ -19,8 +19,10 @@ from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu
 from safetensors.torch import load_file
 
 import tlhub
-from tests import tiny
-from tests.recipes import standins
+from tests.recipes import checkpoints, standins
+from tests.recipes.checkpoints import KINDS
+from tlhub.errors import UsageError
+from tlhub.evaluation.scores import flat
 from tlhub.options import from_kwargs
 
 REPOSITORY = Path(__file__).parents[2]
@@ -28,17 +30,22 @@ RECIPES = REPOSITORY / "recipes"
 FILES = sorted(path for path in RECIPES.glob("*/*.yaml") if path.parent.name != "accelerate")
 LAUNCHES = sorted((RECIPES / "accelerate").glob("*.yaml"))
 DRIVER = str(REPOSITORY / "tests" / "recipes" / "drive.py")
-KINDS = {"google-bert/bert-base-cased": "bert", "sentence-transformers/all-MiniLM-L6-v2": "bert",
-         "google/vit-base-patch16-224-in21k": "vit", "timm/resnet18.tv_in1k": "timm_resnet",
-         "timm/resnet50.tv_in1k": "timm_resnet", "timm/vgg16.tv_in1k": "timm_vgg",
-         "timm/inception_v3.tv_in1k": "timm_efficientnet"}
-"""The architecture of each checkpoint that the recipes name; for Inception, another convolutional one of timm."""
-TRANSFERS = ("full", "linear_probe", "scratch")
-TOGETHER = [(path, word) for path in FILES for word in TRANSFERS if not path.stem.endswith(f"_{word}")]
+TRANSFERS = {"full": "parameters", "linear_probe": "features", "scratch": "structure"}
+"""What each strategy takes over."""
+
+
+def transfers(path: Path) -> list[str]:
+    """Return the strategies with which a recipe has to run: features alone do not go on with a text."""
+    return [word for word in TRANSFERS if path.parent.name != "text_generation" or word != "linear_probe"]
+
+
+TOGETHER = [(path, word) for path in FILES for word in transfers(path) if not path.stem.endswith(f"_{word}")]
 """Recipes with another kind of transfer than their own."""
 UNSCORED = ("sst2_full", "food101_lora")
 """The test split of the first has no labels, and the second has none."""
-DRAWN = ("cats_and_dogs_head", "body_length_head")
+STEMS_FROZEN = ("superb_ks_full", "speech_commands_full")
+"""The recipes that train everything but the layers before the first block."""
+DRAWN = ("cats_and_dogs_head", "body_length_head", "computer_asr_last_k")
 """The recipes of which plots are drawn, which take most of a tiny run's time."""
 
 
@@ -89,7 +96,7 @@ def arguments(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     for path in FILES:
         settings = yaml.safe_load(path.read_text())
         model, data = settings["model"]["name"], settings["data"]["source"]
-        for value, make in ((model, lambda at, kind=KINDS[model]: tiny.checkpoint(at, kind)),
+        for value, make in ((model, lambda at, kind=KINDS[model]: checkpoints.make(at, kind)),
                             (data, standins.MAKERS[data])):
             if not (folder / value).exists():
                 make(folder / value)
@@ -125,9 +132,10 @@ def done(arguments: dict[str, list[str]], tmp_path_factory: pytest.TempPathFacto
 
 def test_every_script_has_recipes() -> None:
     scripts = sorted(path.stem for path in RECIPES.glob("*.py"))
-    assert scripts == ["image_classification", "image_regression", "text_classification"]
-    assert len(FILES) == 12
-    assert [sum(path.parent.name == script for path in FILES) for script in scripts] == [7, 1, 4]
+    assert scripts == ["audio_classification", "image_classification", "image_regression", "text_classification",
+                       "text_generation", "wake_word"]
+    assert len(FILES) == 19
+    assert [sum(path.parent.name == script for path in FILES) for script in scripts] == [2, 7, 1, 5, 2, 2]
 
 
 @pytest.mark.parametrize("path", FILES, ids=name)
@@ -144,14 +152,13 @@ def test_a_recipe_is_a_configuration(path: Path) -> None:
         assert sum(line.startswith(wanted) for line in head) == 1, wanted
     shown = [line for line in head if line.startswith("# Transfer:  ")]
     assert len(shown) == 1
-    assert re.findall(r"(\w+) \(--strategy (\w+)\)", shown[0]) == list(
-        zip(("parameters", "features", "structure"), TRANSFERS, strict=True))
+    assert re.findall(r"(\w+) \(--strategy (\w+)\)", shown[0]) == [(TRANSFERS[word], word) for word in transfers(path)]
     assert f" --config recipes/{name(path)}" in text
 
 
 def test_scripts_are_a_screenful() -> None:
     lengths = [len(path.read_text().splitlines()) for path in RECIPES.glob("*.py")]
-    assert len(lengths) == 3
+    assert len(lengths) == 6
     assert max(lengths) <= 60
 
 
@@ -185,17 +192,23 @@ def test_divided_models_are_what_their_configurations_ask_for() -> None:
 
 
 def test_every_recipe_runs(done: dict[str, Path]) -> None:
-    assert len(done) == 12
+    assert len(done) == 19
     for recipe, out in done.items():
         metrics = content(out)
-        assert np.isfinite(list(metrics["validation"].values())).all()
+        assert np.isfinite([value for value in flat(metrics["validation"]).values() if value is not None]).all()
         assert set(metrics["validation"]) == set(metrics["intervals"]["validation"])
         assert bool(metrics.get("test")) == (out.name not in UNSCORED), recipe
         assert metrics["baselines"], recipe
         assert len(losses(out)) == (0 if "linear_probe" in recipe else 3), recipe
-    adapter = json.loads((done["image_classification/food101_lora.yaml"] / "model" / "adapter_config.json").read_text())
-    endings = {target.rpartition(".")[2] for target in adapter["target_modules"]}
-    assert endings == {"q_proj", "v_proj"}
+    assert adapted(done["image_classification/food101_lora.yaml"]) == {"q_proj", "v_proj"}
+    assert adapted(done["text_generation/chat_lora.yaml"]) == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj",
+                                                              "up_proj", "down_proj"}
+
+
+def adapted(folder: Path) -> set[str]:
+    """Return the layers that have adapters, by the ends of their names."""
+    adapter = json.loads((folder / "model" / "adapter_config.json").read_text())
+    return {target.rpartition(".")[2] for target in adapter["target_modules"]}
 
 
 def test_what_the_headers_promise_is_there(done: dict[str, Path]) -> None:
@@ -208,6 +221,48 @@ def test_what_the_headers_promise_is_there(done: dict[str, Path]) -> None:
     assert set(content(lengths)["test"]) == {"mae", "rmse", "r2", "pearson"}
     assert set(content(done["image_classification/pictures_full.yaml"])["test"]) == {
         "loss", "accuracy", "recall_macro", "f1_macro"}
+
+
+def test_what_the_headers_of_sounds_promise_is_there(done: dict[str, Path], arguments: dict[str, list[str]]) -> None:
+    keywords = content(done["audio_classification/superb_ks_full.yaml"])
+    assert keywords["data"]["classes"] == 12
+    assert keywords["parameters"]["trainable"] < keywords["parameters"]["total"]
+    emotions = (done["audio_classification/emotion_lora.yaml"] / "report.md").read_text()
+    assert "groups of column 'speaker': train 4, validation 1, test 1; none is in two splits" in emotions
+    computer = done["wake_word/computer_asr_last_k.yaml"]
+    assert 256 in {len(tensor) for tensor in load_file(computer / "model" / "head.safetensors").values()}
+    assert (computer / "plots" / "det_test.png").exists()
+    assert content(computer)["operating_point"]["false_accept_rate"] == 0.01
+    recipe = "wake_word/speech_commands_full.yaml"
+    run, folder = tlhub.load(done[recipe]), Path(arguments[recipe][arguments[recipe].index("--data") + 1])
+    assert run.label_names == ("other", "marvin", "sheila")
+    assert run.metrics["operating_point"]["test"]["groups"]
+    assert run.predict([str(next((folder / "marvin").iterdir()))])[0]["label"] in run.label_names
+
+
+def test_what_the_headers_of_texts_promise_is_there(done: dict[str, Path]) -> None:
+    run = tlhub.load(done["text_generation/shakespeare_gpt2_full.yaml"])
+    texts = run.predict(["Once upon a time"], max_new_tokens=5, num_return_sequences=3)
+    assert [set(row) for row in texts] == [{"input", "text"}] * 3
+    assert [sample["prompt"] for sample in run.metrics["samples"]] == ["Once upon a time", "ROMEO:\n"]
+    assert run.metrics["baselines"].keys() == {"checkpoint", "unigram"}
+    assert content(done["text_generation/chat_lora.yaml"])["samples"][0]["before"]
+
+
+def test_the_text_is_divided_as_its_header_says(tmp_path: Path) -> None:
+    text = "".join(f"{number:07}\n" for number in range(139_425))[:1_115_394]
+    (tmp_path / "input.txt").write_text(text)
+    standins.run_shell(tmp_path, "text_generation/shakespeare_gpt2_full.yaml")
+    parts = [(tmp_path / f"{split}.txt").read_text() for split in ("train", "validation", "test")]
+    assert [len(part) for part in parts] == [1_003_854, 55_770, 55_770]
+    assert "".join(parts) == text
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.parent.name == "text_generation"], ids=name)
+def test_features_alone_are_refused_where_a_text_goes_on(path: Path) -> None:
+    with pytest.raises(UsageError, match=r"'linear_probe' begins with a new head .* keeps the checkpoint's own last"):
+        from_kwargs(config=str(path), strategy="linear_probe")
 
 
 def test_only_new_layers_are_saved_restored_and_used(done: dict[str, Path], arguments: dict[str, list[str]]) -> None:
@@ -228,14 +283,15 @@ def test_every_recipe_runs_with_each_kind_of_transfer(done: dict[str, Path], arg
     folders = {(path.stem, word): tmp_path / f"{path.stem}-{word}" for path, word in TOGETHER}
     drive(tmp_path / "report", [command(path, arguments, folders[path.stem, word], word) for path, word in TOGETHER])
     folders |= {(out.name, word): out for out in done.values() for word in TRANSFERS if out.name.endswith(f"_{word}")}
-    assert len(TOGETHER) == 29
-    assert len(folders) == 36
+    assert len(TOGETHER) == 45
+    assert len(folders) == 55
     for (stem, word), folder in folders.items():
         metrics = content(folder)
         assert metrics["strategy"] == word
         assert len(losses(folder)) == (0 if word == "linear_probe" else 3)
         parameters = metrics["parameters"]
-        assert (parameters["trainable"] < parameters["total"]) == (word == "linear_probe"), (stem, word)
+        frozen = word == "linear_probe" or (stem in STEMS_FROZEN and word == "full")
+        assert (parameters["trainable"] < parameters["total"]) == frozen, (stem, word)
     for path in FILES:
         full, scratch = (losses(folders[path.stem, word]) for word in ("full", "scratch"))
         assert full[0] != scratch[0], path.stem
@@ -247,7 +303,7 @@ def test_every_recipe_runs_under_accelerate(done: dict[str, Path], arguments: di
     ended = launch("cpu.yaml", DRIVER, str(tmp_path / "report"), json.dumps(commands))
     assert ended.returncode == 0, ended.stderr
     report = json.loads((tmp_path / "report.0").read_text())
-    assert report == {"codes": [0] * 12, "processes": 1}, ended.stderr
+    assert report == {"codes": [0] * 19, "processes": 1}, ended.stderr
     for path in FILES:
         assert content(tmp_path / path.stem)["data"] == content(done[name(path)])["data"]
         np.testing.assert_allclose(losses(tmp_path / path.stem), losses(done[name(path)]), atol=1e-6)
