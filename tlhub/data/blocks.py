@@ -112,10 +112,13 @@ class GenerationInputs:
         if examples.most is not None and examples.most < len(windows.starts):
             drawn = generator(seed, "training blocks").permutation(len(windows.starts))[:examples.most]
             windows = windows.take(np.sort(drawn))
+        if len(self._tokens) > len(examples):
+            _LOGGER.info("the chat template writes earlier turns otherwise once later ones are there: each of the %d "
+                         "answers is learned by itself, behind what the model would see", len(self._tokens))
         self.truncated = windows.cut
         if windows.cut:
             _LOGGER.info("%d of %d records are longer than data.block_size %d, and lose the beginning of what is not "
-                         "learned", windows.cut, len(examples), data.block_size)
+                         "learned", windows.cut, len(self._tokens), data.block_size)
         self._windows = windows
         self.lengths: np.ndarray | None = windows.lengths
         self.labels = self._counts()

@@ -38,12 +38,16 @@ class Script:
         return [part for part in [*found, (done, len(self.text), False)] if part[0] < part[1]]
 
 
-def make_script(record: tuple[str, str] | Sequence[Mapping[str, Any]], name: str,
-                tokenizer: PreTrainedTokenizerBase) -> Script:
+def make_scripts(record: tuple[str, str] | Sequence[Mapping[str, Any]], name: str,
+                 tokenizer: PreTrainedTokenizerBase) -> list[Script]:
     """Return what a model reads of a prompt with its completion, or of a conversation.
 
     Prompt and completion are joined by a line break where neither has white space there. It belongs to the
     completion, so that a model goes on from a bare prompt.
+
+    A conversation is one script with all of the assistant's turns, unless the template writes earlier turns otherwise
+    once later ones are there (as those that drop earlier thoughts do): then each answer has a script of its own, behind
+    what the model would see when it is to give it.
 
     Args:
         record: Prompt and completion as a tuple, or messages with `role` and `content`.
@@ -51,17 +55,17 @@ def make_script(record: tuple[str, str] | Sequence[Mapping[str, Any]], name: str
         tokenizer: Its chat template writes conversations.
 
     Raises:
-        DataError: There is no chat template, or it cannot write the conversation turn by turn.
+        DataError: There is no chat template, or it cannot write the conversation.
     """
     if not isinstance(record, tuple):
         return _conversation(list(record), name, tokenizer)
     prompt, completion = record
     apart = not prompt or prompt[-1].isspace() or completion[:1].isspace()
     text = prompt + ("" if apart else "\n") + completion
-    return Script(text, ((len(prompt), len(text)),), whole=False)
+    return [Script(text, ((len(prompt), len(text)),), whole=False)]
 
 
-def _conversation(messages: list[Mapping[str, Any]], name: str, tokenizer: PreTrainedTokenizerBase) -> Script:
+def _conversation(messages: list[Mapping[str, Any]], name: str, tokenizer: PreTrainedTokenizerBase) -> list[Script]:
     if not tokenizer.chat_template:
         raise DataError(f"the data are conversations, and tokenizer '{tokenizer.name_or_path}' has no chat template to "
                         "write them with; take an instruction-tuned checkpoint, or data with the columns prompt and "
@@ -70,15 +74,29 @@ def _conversation(messages: list[Mapping[str, Any]], name: str, tokenizer: PreTr
     for number, message in enumerate(messages, 1):
         before, text = text, _rendered(messages[:number], name, tokenizer)
         if not text.startswith(before):
-            raise DataError(f"{name}: the chat template of tokenizer '{tokenizer.name_or_path}' writes what came "
-                            f"before otherwise once message {number} ({message['role']}) is there, so its turns cannot "
-                            "be learned one by one; leave one answer in each conversation, or take another checkpoint")
+            return _answers(messages, name, tokenizer)
         if message["role"] != "assistant":
             continue
         prompted = _rendered(messages[:number - 1], name, tokenizer, prompt=True)
         start = len(prompted) if text.startswith(prompted) else len(before)
         spans.append((start, _end_of_turn(text, start, tokenizer)))
-    return Script(text, tuple(spans), whole=True)
+    return [Script(text, tuple(spans), whole=True)]
+
+
+def _answers(messages: list[Mapping[str, Any]], name: str, tokenizer: PreTrainedTokenizerBase) -> list[Script]:
+    """Return a script for each of the assistant's messages, ending with it."""
+    scripts = []
+    for number, message in enumerate(messages, 1):
+        if message["role"] != "assistant":
+            continue
+        prompted = _rendered(messages[:number - 1], name, tokenizer, prompt=True)
+        text = _rendered(messages[:number], name, tokenizer)
+        if not text.startswith(prompted):
+            raise DataError(f"{name}: the chat template of tokenizer '{tokenizer.name_or_path}' writes what comes "
+                            f"before message {number} (assistant) otherwise once it is there, so it cannot be learned; "
+                            "take another checkpoint")
+        scripts.append(Script(text, ((len(prompted), _end_of_turn(text, len(prompted), tokenizer)),), whole=True))
+    return scripts
 
 
 def _rendered(messages: list[Mapping[str, Any]], name: str, tokenizer: PreTrainedTokenizerBase, *,

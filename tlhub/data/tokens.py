@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from tlhub.config import DataConfig
 from tlhub.data.cache import ArrayCache, cache_root
-from tlhub.data.scripts import Script, make_script
+from tlhub.data.scripts import Script, make_scripts
 from tlhub.data.tables import quiet
 
 _CHUNK = 256
@@ -60,7 +60,8 @@ def tokenise(records: Sequence[Any], ids: Sequence[str], tokenizer: PreTrainedTo
 
     A text, and a prompt with its completion, begin with the tokenizer's token for the beginning of a text (where it has
     none, that for the end, as between two texts), and end with that for the end. Conversations have what the
-    tokenizer's chat template writes. Only the completion and its end, and the assistant's turns, are learned.
+    tokenizer's chat template writes, and may become several records (`scripts.make_scripts`). Only the completion and
+    its end, and the assistant's turns, are learned.
 
     Args:
         records: Texts, or prompts with completions as tuples, or conversations as lists of messages.
@@ -72,7 +73,7 @@ def tokenise(records: Sequence[Any], ids: Sequence[str], tokenizer: PreTrainedTo
         DataError: A conversation does not fit the tokenizer's chat template, or there is none.
     """
     cache = ArrayCache(cache_root(data) / "tokens")
-    key = f"tokens 1 {_content_key(records)} {tokenizer_key(tokenizer)}"
+    key = f"tokens 2 {_content_key(records)} {tokenizer_key(tokenizer)}"
     arrays = cache.get(key)
     if arrays is None:
         arrays = _arrays(_Encoder(tokenizer).encode(records, ids))
@@ -121,14 +122,14 @@ class _Encoder:
         self._end = [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
 
     def encode(self, records: Sequence[Any], ids: Sequence[str]) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Yield the row of each record."""
+        """Yield the row of each record; of a conversation there may be several."""
         for start in range(0, len(records), _CHUNK):
             chunk = records[start:start + _CHUNK]
             if isinstance(chunk[0], str):
                 yield from self._documents(chunk)
             else:
-                scripts = [make_script(record, name, self._tokenizer)
-                           for record, name in zip(chunk, ids[start:start + _CHUNK], strict=True)]
+                scripts = [script for record, name in zip(chunk, ids[start:start + _CHUNK], strict=True)
+                           for script in make_scripts(record, name, self._tokenizer)]
                 yield from map(self._script, scripts, self._pieces([script.text for script in scripts]))
 
     def _documents(self, texts: Sequence[str]) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:

@@ -8,7 +8,7 @@ from tokenizers import decoders
 
 from tests import tiny
 from tests.unit.data.test_corpus_blocks import all_of, llama, make  # noqa: F401 (make is a fixture)
-from tlhub.data.scripts import make_script
+from tlhub.data.scripts import make_scripts
 from tlhub.errors import DataError
 
 TURNS = ("{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|endoftext|>\n{% endfor %}"
@@ -125,13 +125,28 @@ def test_templates_bring_their_own_beginning(make, maker):  # noqa: F811
 @pytest.mark.parametrize(("template", "words"), [
     (None, "tokenizer '' has no chat template"),
     ("{{ messages | length }}{% for m in messages %}{{ m['content'] }}{% endfor %}",
-     r"r0: the chat template .* otherwise once message 2 \(user\)"),
+     r"r0: the chat template .* writes what comes before message 3 \(assistant\) otherwise"),
     ("{{ raise_exception('no system messages') }}", r"r0: .* cannot write the conversation \(no system messages\)"),
     ("{% for m in messages %}{{ m['content'].wrong() }}{% endfor %}", "r0: .* cannot write the conversation"),
 ])
 def test_conversations_that_cannot_be_written(make, template, words):  # noqa: F811
     with pytest.raises(DataError, match=words):
         make([TALK], with_template(template))
+
+
+def test_a_template_that_drops_earlier_thoughts(make, caplog):  # noqa: F811
+    thoughts = ("{% for m in messages %}<{{ m['role'] }}>{% if m['role'] == 'assistant' and loop.last %}(thought)"
+                "{% endif %}{{ m['content'] }}<|endoftext|>{% endfor %}"
+                "{% if add_generation_prompt %}<assistant>{% endif %}")
+    tokenizer = with_template(thoughts)
+    with caplog.at_level("INFO"):
+        inputs = make([TALK, TALK[:3]], tokenizer, block_size=200)
+    assert "each of the 3 answers is learned by itself" in caplog.text
+    assert learned(inputs, tokenizer) == ["(thought)runs é<|endoftext|>", "(thought)sleeps<|endoftext|>",
+                                          "(thought)runs é<|endoftext|>"]
+    shown = [tokenizer.apply_chat_template(TALK[:number], tokenize=False, add_generation_prompt=True)
+             for number in (2, 4, 2)]
+    assert [text.startswith(start) for text, start in zip(read(inputs, tokenizer), shown, strict=True)] == [True] * 3
 
 
 def test_a_template_that_writes_nothing_to_learn(make):  # noqa: F811
@@ -141,9 +156,9 @@ def test_a_template_that_writes_nothing_to_learn(make):  # noqa: F811
 
 
 def test_segments():
-    script = make_script(("a", "b"), "r0", byte_pairs())
+    script, = make_scripts(("a", "b"), "r0", byte_pairs())
     assert (script.text, script.segments, script.whole) == ("a\nb", [(0, 1, False), (1, 3, True)], False)
-    script = make_script(TALK, "r0", with_template(TURNS))
+    script, = make_scripts(TALK, "r0", with_template(TURNS))
     assert [script.text[start:end] for start, end, learned in script.segments if learned] == [
         "runs é<|endoftext|>", "sleeps<|endoftext|>"]
     assert "".join(script.text[start:end] for start, end, _ in script.segments) == script.text
