@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tlhub import cli
+from tlhub import cli, results
 
 
 @dataclass(frozen=True)
@@ -43,16 +42,14 @@ def said(words: str, code: int, capsys: pytest.CaptureFixture[str]) -> str:
 
 @contextmanager
 def working_in(folder: Path) -> Iterator[None]:
-    """Make a folder the working one, with its own cache, and leave the process as it was."""
-    before, handler, cache = Path.cwd(), signal.getsignal(signal.SIGTERM), os.environ.get("TLHUB_CACHE")
-    os.chdir(folder)
-    os.environ["TLHUB_CACHE"] = str(folder / "cache")
-    try:
-        yield
-    finally:
-        os.chdir(before)
-        signal.signal(signal.SIGTERM, handler)
-        if cache is None:
-            os.environ.pop("TLHUB_CACHE", None)
-        else:
-            os.environ["TLHUB_CACHE"] = cache
+    """Make a folder the working one, with its own cache and runs without plots, and leave the process as it was."""
+    handler = signal.getsignal(signal.SIGTERM)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("TLHUB_CACHE", str(folder / "cache"))
+        # Plots take most of a tiny run's time; tests/unit/evaluation looks at them.
+        patch.setattr(results, "_draw", lambda bench, outputs, content: None)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, handler)

@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import shutil
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import pytest
 from PIL import Image
 
 from tests import generated, tiny
-from tests.wrong import Wrong, said
+from tests.wrong import Wrong, said, working_in
 from tlhub import cli
 from tlhub.errors import DiskFullError, is_disk_full
 from tlhub.folder import RunFolder
@@ -90,7 +89,7 @@ USAGE = [
 ]
 
 RUNS = [
-    Wrong(f"{TEXT} --data texts --evaluate.metrics acuracy", 2, "'acuracy'", "did you mean 'accuracy'?"),
+    Wrong(f"{TEXT} --data texts --evaluate.metrics acuracy", 2, "'acuracy'", "did you mean 'accuracy' or"),
     Wrong(f"{TEXT} --data texts --evaluate.best rmse", 2, "'rmse'", "does not apply to predicted classes"),
     Wrong(f"{TEXT} --data texts --data.cache_dir a_file", 2, "'a_file'", "--data.cache_dir"),
     Wrong(f"{TEXT} --data nowhere", 3, "'nowhere'", "check the"),
@@ -181,19 +180,15 @@ def write(path: str, content: str | bytes) -> None:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Work in a folder with checkpoints and data, right ones and wrong ones, and two finished runs."""
     folder = tmp_path_factory.mktemp("place")
-    before, handler = Path.cwd(), signal.getsignal(signal.SIGTERM)
-    os.chdir(folder)
-    os.environ["TLHUB_CACHE"] = str(folder / "cache")
-    _checkpoints()
-    _data()
-    for words in (f"{TEXT} --data texts --out text_run", f"{IMAGE} --data images --out image_run",
-                  f"{TEXT} --data columns.csv --data.text_column q --data.label_column intent --out columns_run"):
-        assert cli.main(words.split()) == 0
-    shutil.copytree("text_run", "unfinished")
-    RunFolder(Path("unfinished")).write_status("stopped", 75)
-    yield folder
-    signal.signal(signal.SIGTERM, handler)
-    os.chdir(before)
+    with working_in(folder):
+        _checkpoints()
+        _data()
+        for words in (f"{TEXT} --data texts --out text_run", f"{IMAGE} --data images --out image_run",
+                      f"{TEXT} --data columns.csv --data.text_column q --data.label_column intent --out columns_run"):
+            assert cli.main(words.split()) == 0
+        shutil.copytree("text_run", "unfinished")
+        RunFolder(Path("unfinished")).write_status("stopped", 75)
+        yield folder
 
 
 def _checkpoints() -> None:
