@@ -13,7 +13,10 @@ from tlhub.models.audio_models import in_order_of_computation, keep_constants, w
 from tlhub.models.blocks import block_index, blocks
 from tlhub.models.features import FeatureExtractor
 from tlhub.models.freezing import TrainabilityAudit, freeze_all_but, frozen_modules
+from tlhub.models.heads import HeadForm, pooled_classifier
 from tlhub.models.loading import override_dropout
+from tlhub.models.plain_heads import plain_classifier
+from tlhub.models.pooling import pooled_kinds
 
 WAVE = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32,
         "conv_dim": (8, 8, 8), "conv_kernel": (10, 8, 4), "conv_stride": (5, 8, 4), "num_feat_extract_layers": 3,
@@ -32,7 +35,6 @@ RELATIVES: dict[str, tuple[str, dict[str, Any]]] = {
     "conformer": ("Wav2Vec2ConformerConfig", WAVE | {"conv_depthwise_kernel_size": 3}),
     "bert": ("Wav2Vec2BertConfig", SPECTRAL)}
 """The types beside Whisper and AST, as checkpoints of them are: their layers' norms before or behind."""
-POOLED = ("mean", "layer_mean")
 
 
 def relative(kind: str, **changes: Any) -> Any:
@@ -108,9 +110,22 @@ def test_all_of_it_trains_on_clips_shorter_than_a_mask_and_nothing_is_random(kin
 @pytest.mark.parametrize("kind", ["hubert", "wavlm", "unispeech", "unispeech_sat", "bert"])
 def test_padding_is_left_out_of_the_mean(kind: str) -> None:
     model, batch = relative(kind), relative_inputs(kind)
-    kinds = ("native", *POOLED)
+    kinds = ("native", "mean", "layer_mean")
     together = FeatureExtractor(model, kinds)(batch)
     for row, length in enumerate(batch["attention_mask"].sum(1).tolist()):
         alone = FeatureExtractor(model, kinds)({name: value[row:row + 1, :length] for name, value in batch.items()})
         for name in kinds:
             torch.testing.assert_close(together[name][row], alone[name][0], atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", RELATIVES)
+def test_heads_on_averaged_frames_are_classifiers_of_transformers(kind: str) -> None:
+    """In SEW the layers have fewer frames than what it returns, and transformers' own weighted sum fails on masks."""
+    batch, kinds = relative_inputs(kind), pooled_kinds(relative(kind))
+    assert kinds == (("mean",) if kind == "sew" else ("mean", "layer_mean"))
+    for feature in kinds:
+        model = pooled_classifier(relative(kind), feature, HeadForm(), seed=0)
+        plain = plain_classifier(model)
+        assert plain is not None
+        with torch.no_grad():
+            torch.testing.assert_close(plain(**batch).logits, model(**batch).logits, atol=1e-6, rtol=1e-5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +13,7 @@ import transformers
 from torch import nn
 
 from tests import tiny
+from tests.unit.models.test_checkpoints import load
 from tlhub.data.activations import Layout
 from tlhub.models.assembly import lay_out
 from tlhub.models.blocks import blocks
@@ -75,6 +77,25 @@ def test_the_entered_model_gives_the_same_logits(kind: str) -> None:
             hook.remove()
     with pytest.raises(CannotEnterError):
         prove(model, entry, batch, other, tolerance=EXACT)
+
+
+@pytest.mark.parametrize("kind", ["wav2vec2", "whisper", "ast"])
+def test_models_of_sound_are_entered_where_clips_have_one_length(kind: str, tmp_path: Path) -> None:
+    model, batch = last_trained(load(tiny.checkpoint(tmp_path, kind), kind).model, 1), tiny.inputs(kind)
+    entry = find_entry(model, batch)
+    assert entry.name.endswith("layers.1")
+    activations = fixed_activations(model, entry, batch)
+    layout = Layout.of(activations, batch, None)
+    assert layout is not None
+    arguments = layout.arguments(activations, batch, ACTIVATIONS)
+    assert all(len(value) == 1 for name, value in arguments.items() if name != ACTIVATIONS)
+    prove(model, entry, batch, arguments, tolerance=EXACT)
+
+
+def test_frames_of_clips_of_several_lengths_are_refused(tmp_path: Path) -> None:
+    model, batch = last_trained(load(tiny.checkpoint(tmp_path, "hubert"), "hubert").model, 1), tiny.inputs("hubert")
+    entry = find_entry(model, batch)
+    assert Layout.of(fixed_activations(model, entry, batch), batch, lengths(batch)) is None
 
 
 @pytest.mark.parametrize("kind", ["bert", "swin"])

@@ -18,8 +18,7 @@ from tlhub.models.freezing import TrainabilityAudit, freeze_stem, frozen_modules
 from tlhub.training import callbacks
 
 
-@pytest.mark.parametrize("strategy", ["full", "lp_ft", "gradual_unfreezing"])
-@pytest.mark.parametrize("kind", ["bert", "resnet"])
+@pytest.mark.parametrize(("strategy", "kind"), [("full", "resnet"), ("lp_ft", "bert"), ("gradual_unfreezing", "bert")])
 def test_the_stem_stays_as_it_is(strategy: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     audits: list[TrainabilityAudit] = []
 
@@ -52,7 +51,7 @@ def test_without_it_the_stem_moves(tmp_path: Path) -> None:
     assert not torch.equal(fit(bench).model.bert.embeddings.word_embeddings.weight, before)
 
 
-@pytest.mark.parametrize("kind", tiny.AUDIO_KINDS)
+@pytest.mark.parametrize("kind", ["wav2vec2", "hubert", "whisper", "ast"])
 def test_the_stem_of_models_of_sound(kind: str, tmp_path: Path) -> None:
     """wav2vec2's convolutions would ask for the gradient of the waveform while they train."""
     model = load(tiny.checkpoint(tmp_path, kind), kind).model
