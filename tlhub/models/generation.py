@@ -51,7 +51,7 @@ def generate(model: nn.Module, tokenizer: PreTrainedTokenizerBase, prompt: list[
     with torch.no_grad(), evaluating(model), seeded(derive(seed, "sampling")), quiet():
         found = language.generate(given, attention_mask=torch.ones_like(given),
                                   generation_config=_settings(language.generation_config, tokenizer, sampling))
-    before = tokenizer.decode(prompt, skip_special_tokens=True)
+    before = str(tokenizer.decode(prompt, skip_special_tokens=True))
     texts = [str(tokenizer.decode(row, skip_special_tokens=True)) for row in found.tolist()]
     # Decoded with what comes before, since some tokenizers write a word's leading space only inside of a text.
     return [text[len(before):] if text.startswith(before) else

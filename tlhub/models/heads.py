@@ -31,9 +31,9 @@ def output_layer(model: nn.Module) -> tuple[str, nn.Linear]:
     Raises:
         CheckpointError: The model ends in no such layer.
     """
-    language = language_model(model)
+    language: Any = language_model(model)
     if language is not None:
-        last: Any = language.get_output_embeddings()
+        last = language.get_output_embeddings()
         return next(name for name, module in model.named_modules() if module is last), last
     classes = number_of_labels(model)
     found = [
@@ -52,7 +52,7 @@ def language_model(model: nn.Module) -> PreTrainedModel | None:
     Args:
         model: A model of transformers, with adapters or without, or a `PooledClassifier`.
     """
-    plain = next((module for module in model.modules() if isinstance(module, PreTrainedModel)), None)
+    plain: Any = next((module for module in model.modules() if isinstance(module, PreTrainedModel)), None)
     return plain if plain is not None and plain.get_output_embeddings() is not None else None
 
 

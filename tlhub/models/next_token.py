@@ -67,7 +67,7 @@ class NextToken(nn.Module):
             states, last = language(input_ids=input_ids, use_cache=False, **layout).logits, nn.Identity()
         else:
             states, last = _backbone_states(language, input_ids, layout), language.get_output_embeddings()
-        pieces = zip(states.flatten(0, 1)[places].split(AT_ONCE), wanted.split(AT_ONCE), strict=True)
+        pieces = zip(*(torch.split(rows, AT_ONCE) for rows in (states.flatten(0, 1)[places], wanted)), strict=True)
         parts = [_score(last, *piece) for piece in pieces]
         each = torch.cat(parts) if parts else states.new_zeros(0, 2, dtype=torch.float32)
         sums = torch.zeros(len(slots), 2, device=each.device).index_add(0, owners.flatten()[places], each)
