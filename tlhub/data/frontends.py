@@ -159,7 +159,9 @@ class ASTFrontEnd(FrontEnd):
 class FilterbankFrontEnd(FrontEnd):
     """Kaldi's log-mel spectrogram, each band of zero mean and unit variance over the clip, as Wav2Vec2-BERT reads it.
 
-    Several frames in a row make one of the model's. The last one is masked where the clip ends within it.
+    Several frames in a row make one of the model's. The last one is masked where the clip ends within it. The spectrum
+    is worked out in float64, as the extractor does: dividing by the deviation of still bands enlarges rounding. Of
+    constants, pure tones and two frames alike, the extractor's own outcome is rounding in part and is not met as well.
 
     Args:
         extractor: A `SeamlessM4TFeatureExtractor` that pads on the right.
@@ -171,28 +173,29 @@ class FilterbankFrontEnd(FrontEnd):
         super().__init__(extractor)
         self._hop = 160  # as the extractor has it, whatever the rate
         self.least = len(extractor.window) + max(1, extractor.stride - 1) * self._hop
-        filters = np.ascontiguousarray(extractor.mel_filters.T, dtype=np.float32)
-        self._tables = _Tables(torch.from_numpy(extractor.window.astype(np.float32)), torch.from_numpy(filters))
+        filters = np.ascontiguousarray(extractor.mel_filters.T, dtype=np.float64)
+        self._tables = _Tables(torch.from_numpy(extractor.window.astype(np.float64)), torch.from_numpy(filters))
 
     def __call__(self, waves: torch.Tensor, lengths: torch.Tensor,
                  blank: Blank | None = None) -> dict[str, torch.Tensor]:
         """Return `input_features`, shape (b, frames, stride * mel bands), and `attention_mask`, shape (b, frames)."""
         window, filters = self._tables.on(waves.device)
-        features = kaldi_spectrogram(waves * 2**15, self._hop, window, filters)
+        features = kaldi_spectrogram(waves.double() * 2**15, self._hop, window, filters).to(waves.dtype).double()
         frames = ((lengths - len(window)) // self._hop + 1).clamp(min=0)
         valid = (torch.arange(features.shape[1], device=waves.device) < frames[:, None])[:, :, None]
-        mean = (features * valid).sum(dim=1, keepdim=True) / frames[:, None, None]
+        mean = (features * valid).sum(dim=1, keepdim=True) / frames.clamp(min=1)[:, None, None]
         centred = (features - mean) * valid
-        variance = centred.square().sum(dim=1, keepdim=True) / (frames - 1)[:, None, None]
-        features = centred / torch.sqrt(variance + 1e-7)
+        variance = centred.square().sum(dim=1, keepdim=True) / (frames - 1).clamp(min=1)[:, None, None]
+        features = (centred / torch.sqrt(variance + 1e-7)).to(waves.dtype)
         if blank is not None:
             features = blank.features(features, frames)
         stride, padding = self.extractor.stride, self.extractor.padding_value
         features = features.masked_fill(~valid, padding) if padding else features
         missing = -features.shape[1] % stride
         features = pad(features, (0, 0, 0, missing), value=padding)
-        whole = torch.arange(stride - 1, features.shape[1], stride, device=waves.device) < frames[:, None]
-        return {"input_features": features.reshape(len(features), -1, stride * features.shape[2]),
+        count = features.shape[1] // stride
+        whole = (torch.arange(count, device=waves.device) + 1) * stride <= frames[:, None]
+        return {"input_features": features.reshape(len(features), count, stride * features.shape[2]),
                 "attention_mask": whole.long()}
 
 
