@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from tlhub.config import SECTIONS, TASK_OPTIONS, RunConfig, SamplingConfig, head_widths, task_options
@@ -63,6 +64,9 @@ NUMBERS: dict[str, tuple[float, float, str]] = {
     "task_options.false_accept_rate": (0, 1, "()"),
     "task_options.sample_tokens": (1, math.inf, "[)"),
     "seed": (0, 2**63, "[)"),
+}
+"""Lowest value, highest value, and as in mathematics whether each end is included (`[`, `]`) or not (`(`, `)`)."""
+OF_SAMPLING: dict[str, tuple[float, float, str]] = {
     "max_new_tokens": (1, math.inf, "[)"),
     "num_return_sequences": (1, 1000, "[]"),
     "temperature": (0, math.inf, "()"),
@@ -70,8 +74,9 @@ NUMBERS: dict[str, tuple[float, float, str]] = {
     "top_p": (0, 1, "(]"),
     "repetition_penalty": (0, math.inf, "()"),
     "num_beams": (1, 1000, "[]"),
+    "seed": NUMBERS["seed"],
 }
-"""Lowest value, highest value, and as in mathematics whether each end is included (`[`, `]`) or not (`(`, `)`)."""
+"""The same for the fields of `SamplingConfig`."""
 
 
 def check_values(config: RunConfig) -> None:
@@ -105,8 +110,8 @@ def check_sampling(sampling: SamplingConfig) -> None:
     """
     for field in dataclasses.fields(sampling):
         value = getattr(sampling, field.name)
-        if field.name in NUMBERS and value is not None:
-            _check_number(field.name, value)
+        if field.name in OF_SAMPLING and value is not None:
+            _check_number(field.name, value, OF_SAMPLING)
     drawing = [name for name in ("temperature", "top_k", "top_p") if getattr(sampling, name) is not None]
     if sampling.do_sample is False and drawing:
         raise UsageError(f"option {drawing[0]!r} (given: {getattr(sampling, drawing[0])!r}) has no effect with "
@@ -118,8 +123,8 @@ def check_sampling(sampling: SamplingConfig) -> None:
                          "draw the tokens (do_sample true, num_beams 1)")
 
 
-def _check_number(name: str, value: Any) -> None:
-    low, high, ends = NUMBERS[name]
+def _check_number(name: str, value: Any, limits: Mapping[str, tuple[float, float, str]] = NUMBERS) -> None:
+    low, high, ends = limits[name]
     above = value >= low if ends[0] == "[" else value > low
     below = value <= high if ends[1] == "]" else value < high
     if above and below:

@@ -144,7 +144,8 @@ def test_lines_of_standard_input_are_inputs(monkeypatch):
 
 def test_predictions_are_json_lines(monkeypatch, capsys):
     class Finished:
-        def predict(self, values):
+        def predict(self, values, **sampling):
+            assert not sampling
             return [{"input": value, "label": "ü", "score": 0.5} for value in values]
 
     pytest.importorskip("tlhub.run")

@@ -96,8 +96,8 @@ def test_mistakes_of_the_command_line(words, message):
 
 
 def test_a_task_has_to_be_named():
-    with pytest.raises(UsageError, match="no task is given; valid: image-classification, image-regression, "
-                                         "text-classification"):
+    with pytest.raises(UsageError, match="no task is given; valid: audio-classification, image-classification, "
+                                         "image-regression, text-classification, text-generation, wake-word"):
         parse(["--model", "m"])
     with pytest.raises(UsageError, match="did you mean 'text-classification'"):
         from_kwargs("text-clasification", model="m", data="d")

@@ -17,7 +17,7 @@ from tlhub.config import TrainConfig
 from tlhub.errors import DataError, UsageError
 from tlhub.finished import Run
 from tlhub.models.outputs import IDENTITY, standardising
-from tlhub.problems import PROBLEMS, MultiLabel, Regression, SingleLabel
+from tlhub.problems import PROBLEMS, MultiLabel, NextTokens, Regression, SingleLabel
 from tlhub.training.callbacks import read_history
 
 COUNTS = {"train": 40, "validation": 12, "test": 12}
@@ -275,13 +275,14 @@ def test_every_kind_of_target_trains_towards_what_it_scores() -> None:
     """The outputs that make each loss smallest are those that its own metrics call perfect."""
     values = np.random.default_rng(0).normal(size=(20, 2)) * 7 + 3
     labels = {"single_label_classification": np.arange(20) % 2, "multi_label_classification": values > 3,
-              "regression": values}
+              "regression": values, "next_token": np.full((20, 2), 3)}
     perfect = {"single_label_classification": np.eye(2)[np.arange(20) % 2] * 50,
-               "multi_label_classification": np.where(values > 3, 50.0, -50.0), "regression": values}
+               "multi_label_classification": np.where(values > 3, 50.0, -50.0), "regression": values,
+               "next_token": np.tile([0.0, 3.0], (20, 1))}
     assert labels.keys() == PROBLEMS.keys()
     for name, kind in PROBLEMS.items():
         best = kind().score(perfect[name], labels[name], [kind.best])[kind.best]
-        assert best == pytest.approx(0.0 if kind is Regression else 1.0)
+        assert best == pytest.approx(0.0 if kind in (Regression, NextTokens) else 1.0)
         assert (kind is SingleLabel) == (labels[name].ndim == 1)
     undo = standardising(values, centre=True)
     np.testing.assert_allclose(undo.apply(undo.standardise(values)), values, rtol=1e-5)

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from tlhub.tasks.image_classification import ImageClassification as ImageClassification
     from tlhub.tasks.image_regression import ImageRegression as ImageRegression
     from tlhub.tasks.text_classification import TextClassification as TextClassification
+    from tlhub.tasks.text_generation import TextGeneration as TextGeneration
     from tlhub.tasks.wake_word import WakeWord as WakeWord
 
 __all__ = ["ImageClassification", "ImageRegression", "TextClassification", "WakeWord"]
