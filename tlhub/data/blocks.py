@@ -153,7 +153,8 @@ class GenerationInputs:
         Returns:
             `input_ids`, int64, shape (r, w); `targets`, int64, shape (r, w), the token that each place predicts, -100
             where there is none; `owners`, int64, shape (r, w), the position in `indices` of the block that each place
-            belongs to (0 in padding); `slots`, zeros, float32, shape (b,). Where blocks share a row, `position_ids`,
+            belongs to (0 in padding); `slots`, zeros, float32, shape (b,); `places`, int64, shape (m,), where in the
+            flattened rows there are targets. Where blocks share a row, `position_ids`,
             int64, shape (r, w), begins anew with each of them and with the padding; otherwise `attention_mask`, int64,
             shape (r, w), where something is padded, which it is on the right.
         """
@@ -177,6 +178,7 @@ class GenerationInputs:
         elif (filled < shape[1]).any():
             tables["attention_mask"] = (across < filled[:, None]).astype(np.int64)
         tables["slots"] = np.zeros(len(indices), np.float32)
+        tables["places"] = np.flatnonzero(tables["targets"] != IGNORED)
         return {name: to_device(table, device) for name, table in tables.items()}
 
     def _counts(self) -> np.ndarray:

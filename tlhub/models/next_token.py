@@ -47,7 +47,7 @@ class NextToken(nn.Module):
         self.whole = whole
 
     def forward(self, input_ids: torch.Tensor, targets: torch.Tensor, owners: torch.Tensor, slots: torch.Tensor,
-                **layout: torch.Tensor) -> SequenceClassifierOutput:
+                places: torch.Tensor, **layout: torch.Tensor) -> SequenceClassifierOutput:
         """Return for each example its summed loss in nats and the number of tokens predicted right.
 
         Args:
@@ -55,12 +55,12 @@ class NextToken(nn.Module):
             targets: The token that each place predicts, int64, shape (r, w); negative for none.
             owners: The example that each place belongs to, int64, shape (r, w), in 0..b-1.
             slots: Of shape (b,); tells how many examples there are.
+            places: Where there are targets, int64, shape (m,), row by row: the host knows, and a GPU need not be asked.
             layout: `position_ids` or `attention_mask`, int64, shape (r, w).
 
         Returns:
             `logits`, float32, shape (b, 2).
         """
-        places = (targets >= 0).flatten().nonzero()[:, 0]
         wanted = targets.flatten()[places]
         language = _language(self.model)
         if self.whole:
@@ -136,8 +136,9 @@ def _why_whole(model: nn.Module, batch: Mapping[str, torch.Tensor]) -> str | Non
 def _other_loss(model: nn.Module, input_ids: torch.Tensor, layout: Mapping[str, torch.Tensor]) -> str | None:
     own = float(_language(model)(input_ids=input_ids, labels=input_ids, use_cache=False, **layout).loss)
     targets = F.pad(input_ids[:, 1:], (0, 1), value=-100)
-    found = NextToken(model, whole=False)(input_ids, targets, torch.zeros_like(targets), input_ids.new_zeros(1),
-                                          **layout).logits[0, 0] / int((targets >= 0).sum())
+    places = (targets >= 0).flatten().nonzero()[:, 0]
+    found = NextToken(model, whole=False)(input_ids, targets, torch.zeros_like(targets), input_ids.new_zeros(1), places,
+                                          **layout).logits[0, 0] / len(places)
     return None if abs(float(found) - own) <= EXACT * abs(own) else \
         f"its own loss is {own:.7f}, that of the pieces {float(found):.7f}"
 

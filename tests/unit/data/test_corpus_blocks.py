@@ -98,8 +98,8 @@ def test_packed_and_unpacked_batches_hold_the_same(make):
     packed = inputs.batch(indices, 0, CPU)
     inputs.packing = False
     plain = inputs.batch(indices, 0, CPU)
-    assert set(packed) == {"input_ids", "targets", "owners", "slots", "position_ids"}
-    assert set(plain) == {"input_ids", "targets", "owners", "slots", "attention_mask"}
+    assert set(packed) == {"input_ids", "targets", "owners", "slots", "places", "position_ids"}
+    assert set(plain) == {"input_ids", "targets", "owners", "slots", "places", "attention_mask"}
     assert packed["input_ids"].shape[0] < plain["input_ids"].shape[0] == len(inputs)
     assert packed["input_ids"].shape[1] <= 16
     assert packed["slots"].shape == plain["slots"].shape == (len(inputs),)
@@ -131,7 +131,7 @@ def test_examples_do_not_depend_on_how_batches_are_cut(make):
 def test_nothing_is_masked_without_padding(make):
     inputs = make(["the cat runs " * 100])
     full = np.flatnonzero(inputs.lengths == 16)
-    assert set(inputs.batch(full, None, CPU)) == {"input_ids", "targets", "owners", "slots"}
+    assert set(inputs.batch(full, None, CPU)) == {"input_ids", "targets", "owners", "slots", "places"}
     assert inputs.batch(full[:0], None, CPU)["slots"].shape == (0,)
 
 

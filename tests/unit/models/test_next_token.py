@@ -47,14 +47,19 @@ def rows(lengths: tuple[int, ...] = (9, 12), seed: int = 0) -> dict[str, torch.T
     targets = torch.where(mask & (torch.arange(width)[None] > 2), ids[:, 1:], -100)
     owners = torch.arange(len(lengths))[:, None].expand(-1, width).contiguous()
     return {"input_ids": ids[:, :-1].contiguous(), "targets": targets, "owners": owners,
-            "slots": torch.zeros(len(lengths)), "attention_mask": mask.long()}
+            "slots": torch.zeros(len(lengths)), "places": with_target(targets), "attention_mask": mask.long()}
+
+
+def with_target(targets: torch.Tensor) -> torch.Tensor:
+    return (targets >= 0).flatten().nonzero()[:, 0]
 
 
 def packed(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Return the texts of a batch in a single row."""
     keep = batch["attention_mask"].bool()
     positions = torch.arange(keep.shape[1])[None].expand_as(keep)
-    return {"slots": batch["slots"], "position_ids": positions[keep][None],
+    return {"slots": batch["slots"], "places": with_target(batch["targets"][keep]),
+            "position_ids": positions[keep][None],
             **{name: batch[name][keep][None] for name in ("input_ids", "targets", "owners")}}
 
 
