@@ -48,7 +48,7 @@ def from_kwargs(task: str | None = None, *, config: str | None = None, **choices
         UsageError: An option is unknown, has a wrong type or value, or would have no effect.
     """
     named = typed(flatten({**choices, **({"task": task} if task else {})}))
-    values = {**_from_file(str(config), named), **named} if config else named
+    values = _over(_from_file(str(config), named), named) if config else named
     result = fields.replace(RunConfig(), values)
     check(result)
     _refuse_without_effect(result, values)
@@ -218,6 +218,12 @@ def _from_file(path: str, named: Mapping[str, Any]) -> dict[str, Any]:
         logger.info("strategy %r is named, so these options of %s are left out: %s", named["strategy.name"], path,
                     ", ".join(told))
     return {name: value for name, value in values.items() if name not in dropped}
+
+
+def _over(values: Mapping[str, Any], named: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a file's options with those named elsewhere in their place, those of the task one by one."""
+    own = {name: value for found in (values, named) for name, value in found.get("task_options", {}).items()}
+    return {**values, **named, **({"task_options": own} if own else {})}
 
 
 def _still_given(values: Mapping[str, Any], given: Mapping[str, Any], named: Mapping[str, Any],

@@ -35,6 +35,13 @@ def test_the_command_line_wins_over_the_file(recipe):
     assert (config.train.epochs, config.data.source, config.data.max_length) == (5.0, "other", 64)
 
 
+def test_options_of_a_task_are_named_one_by_one(recipe):
+    path = recipe({"task": "wake-word", "model": "m", "data": "d", "task_options": {"keyword": ["marvin"]}})
+    config = parse(["--config", path, "--task_options.false_accept_rate", "0.05"])
+    assert config.task_options == {"keyword": ["marvin"], "false_accept_rate": 0.05}
+    assert parse(["--config", path, "--keyword", "sheila"]).task_options == {"keyword": ["sheila"]}
+
+
 def test_a_strategy_on_the_command_line_drops_what_belongs_to_the_files(recipe, caplog):
     path = recipe(RECIPE)
     with caplog.at_level(logging.INFO, "tlhub"):
