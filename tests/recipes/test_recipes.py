@@ -60,7 +60,7 @@ def script(path: Path) -> str:
 def run(*command: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
     return subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, check=False,
-                          timeout=240)
+                          timeout=600)
 
 
 def drive(report: Path, commands: list[list[str]], *drawn: str) -> subprocess.CompletedProcess[str]:
@@ -102,6 +102,8 @@ def arguments(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
                 make(folder / value)
         found[name(path)] = ["--config", str(path), "--model", str(folder / model), "--data", str(folder / data),
                              "--data.cache_dir", str(folder / "cache"), "--evaluate.resamples", "20"]
+        if path.parent.name == "text_generation":
+            found[name(path)] += ["--task_options.sample_tokens", "5"]
     return found
 
 
