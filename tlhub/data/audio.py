@@ -73,7 +73,8 @@ class AudioInputs:
         self._waves = self._cached(fingerprint, data)
         self.lengths: np.ndarray | None = None
         if self._front.masked:
-            self.lengths = np.array([len(wave) for wave in self._found(np.arange(len(self)))]) \
+            # Where there is no table, the sounds may be too many to be held at once.
+            self.lengths = np.array([len(wave) for wave in self._all()], dtype=np.int64) \
                 if self._waves is None else self._waves["lengths"].astype(np.int64)
 
     def __len__(self) -> int:
@@ -101,25 +102,25 @@ class AudioInputs:
             DataError: A sound cannot be decoded.
         """
         table, lengths = self._padded(indices % len(self))
-        waves, sizes = to_device(table, device), to_device(lengths, device)
+        waves, own = to_device(table, device), to_device(lengths, device)
+        # A model that is not told of padding takes it for a part of the clip, unless its front end has a fixed size.
+        sizes = own if self._front.masked or self._front.samples else torch.full_like(own, waves.shape[1])
         if epoch is None or not self.augmented:
             return self._front(waves, sizes)
         draws = uniforms(self._seed, epoch, indices, self._augmentation.draws)
-        return self._front(self._augmentation.apply(waves, sizes, draws), sizes, self._augmentation.blank(draws))
+        return self._front(self._augmentation.apply(waves, own, draws), sizes, self._augmentation.blank(draws))
 
     def _padded(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return sounds continued by silence, float32, shape (b, t), and the samples of each that count, int64."""
+        """Return sounds continued by silence, float32, shape (b, t), and the samples of each, int64, shape (b,)."""
         waves = self._found(indices)
         lengths = np.maximum(np.array([len(wave) for wave in waves], dtype=np.int64), self._least)
         width = int(lengths.max(initial=self._least))
         if not self._front.masked:
             width = max(self._least, min(self._most, self._front.samples or self._most))
-            # A front end of a fixed size knows what to do behind a clip's end; elsewhere silence is part of the clip.
-            lengths = np.minimum(lengths, width) if self._front.samples else np.full(len(indices), width)
         table = np.zeros((len(indices), width), dtype=np.float32)
         for row, wave in zip(table, waves, strict=True):
             row[:min(len(wave), width)] = wave[:width]
-        return table, lengths
+        return table, np.minimum(lengths, width)
 
     def _found(self, indices: np.ndarray) -> list[np.ndarray]:
         if self._waves is None:

@@ -114,3 +114,15 @@ def test_class_folders_of_sounds(tmp_path, config, ending):
     assert [(bad.id, bad.reason) for bad in data.quarantined] == [
         ("low/broken.wav", "cannot be decoded (Format not recognised)")]
     assert any(note.startswith("sounds last 0.20 to 0.2") for note in data.notes)
+
+
+def test_a_short_clip_is_not_shifted_into_its_padding(tmp_path):
+    clip = Examples([sound(tone(300, 0.2))], np.zeros(1, np.int64), ["a"])
+    made = inputs(tmp_path, "wav2vec2", clip, max_seconds=4.0, shift=1.0)
+
+    def heard(epoch):
+        values = made.batch(np.zeros(1, np.int64), epoch, CPU)["input_values"][0]
+        return int(((values - values[-1]).abs() > 1e-4).sum())
+
+    whole = heard(None)
+    assert min(heard(epoch) for epoch in range(20)) >= 0.74 * whole
