@@ -99,8 +99,7 @@ class DataConfig:
     text_column: str | None = option(None, "column that holds the text", tasks=(*TEXT_TASKS, *GENERATION_TASKS))
     text_pair_column: str | None = option(None, "column that holds the second text of a pair", tasks=TEXT_TASKS)
     prompt_column: str | None = option(None, "column that holds what a completion answers", tasks=GENERATION_TASKS)
-    completion_column: str | None = option(None, "column that holds the completion of a prompt",
-                                           tasks=GENERATION_TASKS)
+    completion_column: str | None = option(None, "column that holds the completion", tasks=GENERATION_TASKS)
     messages_column: str | None = option(None, "column that holds conversations, lists of messages with a role and "
                                                "content", tasks=GENERATION_TASKS)
     label_column: str | None = option(None, "column that holds the label", tasks=HEADED_TASKS)
@@ -125,6 +124,8 @@ class DataConfig:
     max_length: int | None = option(None, "tokens kept of a text", tasks=TEXT_TASKS)
     max_seconds: float | None = option(None, "seconds kept of a clip, from its start; default: what the checkpoint "
                                              "reads, at most 30", tasks=AUDIO_TASKS)
+    one_length: bool | None = option(None, "continue every clip by silence to max_seconds; default: where the model's "
+                                           "answer depends on how far a clip is padded", tasks=AUDIO_TASKS)
     block_size: int | None = option(None, "tokens of one training example, into which long texts are cut; default: "
                                           "what the checkpoint reads, at most 1024", tasks=GENERATION_TASKS)
     packing: bool = option(True, "lay several short examples out in one row, without attention between them; changes "

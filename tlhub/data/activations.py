@@ -42,6 +42,8 @@ class Layout:
         if lengths is not None:
             fits = "input_ids" in batch and activations.shape[:2] == batch["input_ids"].shape
             return cls(tuple(activations.shape[2:]), ragged=True) if fits else None
+        if "attention_mask" in batch:
+            return None  # it would have to be kept beside the activations
         if activations.shape[0] != len(next(iter(batch.values()))):
             return None
         if not activations.is_contiguous() and activations.movedim(1, -1).is_contiguous():

@@ -42,13 +42,13 @@ class AudioInputs:
 
     A model that is told what is padded reads clips of different lengths, each batch padded to its longest. One that is
     not would take the padding for sound, so that its answer would depend on what else is in the batch: all its clips
-    are continued by silence to one length.
+    are continued by silence to one length. So are those of a model with `data.one_length`.
 
     Args:
         examples: Paths or contents of sound files, and labels.
         processor: The checkpoint's feature extractor.
         fingerprint: What the examples are, for the cache.
-        data: `max_seconds`, the augmentation, and where and how much is cached.
+        data: `max_seconds`, `one_length`, the augmentation, and where and how much is cached.
         seed: The run's seed, for the augmentation.
         workers: Threads that decode; None for the number of cores.
 
@@ -72,7 +72,8 @@ class AudioInputs:
         self._pool = ThreadPoolExecutor(workers or os.cpu_count())
         self._waves = self._cached(fingerprint, data)
         self.lengths: np.ndarray | None = None
-        if self._front.masked:
+        self._ragged = self._front.masked and not data.one_length
+        if self._ragged:
             # Where there is no table, the sounds may be too many to be held at once.
             self.lengths = np.array([len(wave) for wave in self._all()], dtype=np.int64) \
                 if self._waves is None else self._waves["lengths"].astype(np.int64)
@@ -115,7 +116,7 @@ class AudioInputs:
         waves = self._found(indices)
         lengths = np.maximum(np.array([len(wave) for wave in waves], dtype=np.int64), self._least)
         width = int(lengths.max(initial=self._least))
-        if not self._front.masked:
+        if not self._ragged:
             width = max(self._least, min(self._most, self._front.samples or self._most))
         table = np.zeros((len(indices), width), dtype=np.float32)
         for row, wave in zip(table, waves, strict=True):

@@ -20,6 +20,8 @@ from tlhub.models.timm_models import SEQUENCE_DIMENSIONS, inner, is_timm, states
 
 OF_SEVERAL_SIZES = ("hidden_sizes", "depths", "embed_dims", "squeeze_factor")
 """Settings of architectures whose layers differ in width, or in length from what they return."""
+_HEEDED = 1e-3
+"""Difference of hidden states, as a share of the largest, that is more than rounding."""
 PREFIX_TOKENS = ("cls_token", "class_embedding", "distillation_token", "dist_token", "register_tokens", "reg_token")
 
 
@@ -97,6 +99,28 @@ def pool(backbone: nn.Module, outputs: Any, kind: str, mask: torch.Tensor | None
         last: torch.Tensor = outputs.last_hidden_state
         return (last[:, skip:] if last.dim() == SEQUENCE_DIMENSIONS else last).flatten(1)
     return torch.stack([mean_over_positions(state, mask, skip) for state in outputs.hidden_states]).mean(0)
+
+
+def heeds_padding(model: PreTrainedModel, alone: Mapping[str, torch.Tensor],
+                  padded: Mapping[str, torch.Tensor]) -> bool:
+    """Return whether what a model makes of an example depends on how far it is padded, though it is told of that.
+
+    Norms over time, and convolutions that reach from the padding into the example, take no notice of a mask.
+
+    Args:
+        model: The model with its head.
+        alone: Keyword arguments for one example without padding, `attention_mask` among them.
+        padded: The same, with padding on the right.
+    """
+    backbone = backbone_of(model)
+    if backbone is model:
+        return True  # nothing shows it
+    with torch.no_grad(), evaluating(model):
+        states, others = (run(backbone, {name: value.to(model.device) for name, value in batch.items()},
+                              layers=False).last_hidden_state for batch in (alone, padded))
+    kept = frame_mask(backbone, states.shape[1], alone["attention_mask"].to(model.device))[0].bool()
+    difference = (others[:, :states.shape[1]] - states)[:, kept].abs().max()
+    return bool(difference > _HEEDED * states.abs().max())
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from torch import nn
 
 from tlhub.config import RunConfig
@@ -19,8 +20,11 @@ from tlhub.data.prepare import Examples, PreparedData
 from tlhub.data.sampling import class_sampling
 from tlhub.data.sound import LONG_SECONDS
 from tlhub.data.sources import list_files
+from tlhub.errors import UsageError
 from tlhub.models.checkpoints import Checkpoint
+from tlhub.models.pooling import heeds_padding
 from tlhub.problems import PROBLEMS, Problem
+from tlhub.seeding import generator
 from tlhub.training.defaults import Default
 
 _USUAL_CLIPS = 32
@@ -127,14 +131,36 @@ class AudioTask(Task):
     auto_processor: ClassVar[str] = "AutoFeatureExtractor"
 
     def own_defaults(self, config: RunConfig, data: PreparedData, checkpoint: Checkpoint) -> list[Default]:
-        """Return how much of a clip is read, and where that is much, how many are computed at a time."""
+        """Return how much of a clip is read, whether to one length, and how many are computed at a time where it is much.
+
+        Raises:
+            UsageError: Clips are to have different lengths for a model that is not told what is padding.
+        """
         read = self._seconds(config, data, checkpoint)
-        found = [] if read is None else [read]
+        found = [self._length(config, checkpoint), *([] if read is None else [read])]
         seconds = float(read.value if read is not None else config.data.max_seconds or 0.0)
         if seconds * _USUAL_CLIPS > _SECONDS_AT_ONCE:
             at_once = max(1, int(_SECONDS_AT_ONCE / seconds))
             found.append(Default("train.micro_batch_size", at_once, f"clips of {seconds:g} s take much memory"))
         return found
+
+    @staticmethod
+    def _length(config: RunConfig, checkpoint: Checkpoint) -> Default:
+        """Return whether clips are brought to one length, for which the model is tried on a quarter of a second."""
+        front, name = front_end(checkpoint.processor), "data.one_length"
+        if not front.masked:
+            if config.data.one_length is False:
+                raise UsageError(f"--data.one_length false has no effect: {checkpoint.origin.name!r} is not told what "
+                                 "is padding, and gets clips of one length; leave it out")
+            return Default(name, True, "the model is not told what is padding")
+        size = max(2 * front.least, front.rate // 4)
+        waves = torch.zeros(1, 4 * size)
+        waves[0, :size] = torch.from_numpy(generator(0, "padding").normal(scale=0.1, size=size))
+        alone, padded = (front(part, torch.tensor([size])) for part in (waves[:, :size], waves))
+        if heeds_padding(checkpoint.model, alone, padded):
+            return Default(name, True, "what the model makes of a clip depends on how far it is padded, in spite of "
+                                       "its mask")
+        return Default(name, False, "the model leaves out what is padding")
 
     @staticmethod
     def _seconds(config: RunConfig, data: PreparedData, checkpoint: Checkpoint) -> Default | None:

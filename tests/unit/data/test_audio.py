@@ -126,3 +126,16 @@ def test_a_short_clip_is_not_shifted_into_its_padding(tmp_path):
 
     whole = heard(None)
     assert min(heard(epoch) for epoch in range(20)) >= 0.74 * whole
+
+
+def test_one_length_where_the_model_heeds_padding(tmp_path):
+    made = inputs(tmp_path, "wavlm", one_length=True)
+    assert made.lengths is None
+    batch = made.batch(np.array([1, 3]), None, CPU)
+    assert batch["input_values"].shape == batch["attention_mask"].shape == (2, round(0.4 * tiny.RATE))
+    assert batch["attention_mask"].sum(1).tolist() == [round(0.15 * tiny.RATE), round(0.1 * tiny.RATE)]
+    clip = CLIPS[1].astype(np.float32)
+    plain = tiny.processor("wavlm")(clip, sampling_rate=tiny.RATE, padding="max_length", max_length=6400,
+                                    return_tensors="pt")
+    assert (batch["input_values"][0] - plain["input_values"][0]).abs().max() < 1e-3
+    assert torch.equal(batch["attention_mask"][0], plain["attention_mask"][0].long())

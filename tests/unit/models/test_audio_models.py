@@ -16,7 +16,7 @@ from tlhub.models.freezing import TrainabilityAudit, freeze_all_but, frozen_modu
 from tlhub.models.heads import HeadForm, pooled_classifier
 from tlhub.models.loading import override_dropout
 from tlhub.models.plain_heads import plain_classifier
-from tlhub.models.pooling import pooled_kinds
+from tlhub.models.pooling import heeds_padding, pooled_kinds
 
 WAVE = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32,
         "conv_dim": (8, 8, 8), "conv_kernel": (10, 8, 4), "conv_stride": (5, 8, 4), "num_feat_extract_layers": 3,
@@ -129,3 +129,13 @@ def test_heads_on_averaged_frames_are_classifiers_of_transformers(kind: str) -> 
         assert plain is not None
         with torch.no_grad():
             torch.testing.assert_close(plain(**batch).logits, model(**batch).logits, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", RELATIVES)
+def test_models_that_heed_padding_in_spite_of_the_mask_are_found(kind: str) -> None:
+    batch = relative_inputs(kind)
+    alone, padded = ({name: values[1:2, :longest] for name, values in batch.items()}
+                     for longest in (int(batch["attention_mask"][1].sum()), None))
+    # Norms over time, convolutions beside each other, frames taken together: as transformers has them.
+    heeding = {"wav2vec2", "data2vec", "sew", "conformer"}
+    assert heeds_padding(relative(kind), alone, padded) == (kind in heeding)
