@@ -270,8 +270,8 @@ class Workbench:
             processor.save_pretrained(folder)
             parts = [path.read_bytes() for path in sorted(Path(folder).iterdir()) if path.is_file()]
         data = self.config.data
-        kept = [str(data.max_length)] + ([] if data.max_seconds is None else [str(data.max_seconds), str(data.one_length)])
-        return hashlib.sha256(b"\0".join([*parts, *(value.encode() for value in kept)])).hexdigest()[:16]
+        kept = (data.max_length, *(() if data.max_seconds is None else (data.max_seconds, data.one_length)))
+        return hashlib.sha256(b"\0".join([*parts, *(str(value).encode() for value in kept)])).hexdigest()[:16]
 
     def _tell_trainable(self, model: nn.Module) -> None:
         shares = trainable_report(model)

@@ -131,7 +131,7 @@ class AudioTask(Task):
     auto_processor: ClassVar[str] = "AutoFeatureExtractor"
 
     def own_defaults(self, config: RunConfig, data: PreparedData, checkpoint: Checkpoint) -> list[Default]:
-        """Return how much of a clip is read, whether to one length, and how many are computed at a time where it is much.
+        """Return how much of a clip is read, whether to one length, and where it is much, how many clips at a time.
 
         Raises:
             UsageError: Clips are to have different lengths for a model that is not told what is padding.
