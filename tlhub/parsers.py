@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
@@ -244,7 +245,10 @@ def _listed(tokens: Sequence[str]) -> list[str]:
 
 
 def _bracketed(value: str) -> str:
-    return value if value.startswith("[") else f"[{value}]"
+    """Return a list as YAML has it; names that look like numbers or truth values stay names."""
+    if value.startswith("[") or '"' in value or "'" in value:
+        return value if value.startswith("[") else f"[{value}]"
+    return json.dumps([part.strip() for part in value.split(",") if part.strip()], ensure_ascii=False)
 
 
 def _holds_list(name: str) -> bool:

@@ -42,6 +42,14 @@ def test_options_of_a_task_are_named_one_by_one(recipe):
     assert parse(["--config", path, "--keyword", "sheila"]).task_options == {"keyword": ["sheila"]}
 
 
+@pytest.mark.parametrize(("given", "names"), [
+    ("7", ["7"]), ("007,yes, on", ["007", "yes", "on"]), ("1e3,null", ["1e3", "null"]), ("[a, b]", ["a", "b"]),
+    ("'a,b',c", ["a,b", "c"]), ("größer", ["größer"])])
+def test_names_in_a_list_may_look_like_numbers(given, names):
+    for words in (["--keyword", given], [f"--keyword={given}"]):
+        assert parse(["wake-word", "--model", "m", "--data", "d", *words]).task_options["keyword"] == names
+
+
 def test_a_strategy_on_the_command_line_drops_what_belongs_to_the_files(recipe, caplog):
     path = recipe(RECIPE)
     with caplog.at_level(logging.INFO, "tlhub"):
