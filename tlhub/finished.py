@@ -37,6 +37,8 @@ logger = logging.getLogger(__name__)
 _LAYOUT = ("text_column", "text_pair_column", "prompt_column", "completion_column", "messages_column", "label_column",
            "target_columns", "label_separator", "file_column", "metadata", "cache_dir", "max_bad_fraction")
 """Options of the section `data` that hold for other data of the same kind too."""
+_OF_TABLE = ("metadata", "file_column", "label_column", "target_columns", "label_separator")
+"""Those of them that say where a table beside files is, and what its columns hold."""
 
 
 class Run:
@@ -178,6 +180,10 @@ class Run:
         own = dataclasses.asdict(self.config.data)
         kept = [*_LAYOUT, "split_column", "group_column"] if source == self.config.data.source else _LAYOUT
         named = {name: own[name] for name in kept if own[name] not in (None, [])}
+        table = named.get("metadata")
+        if table and "metadata" not in choices and Path(source).is_dir() and not (Path(source) / table).exists():
+            logger.info("%r has no table %r as the run's data have; its folders are taken for classes", source, table)
+            named = {name: value for name, value in named.items() if name not in _OF_TABLE}
         for one, other in (("label_column", "target_columns"), ("target_columns", "label_column")):
             if choices.get(one):
                 named.pop(other, None)  # the run's way of naming the target gives way to the one chosen here

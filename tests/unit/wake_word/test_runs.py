@@ -11,6 +11,7 @@ import tlhub
 from tests import tiny
 from tests.sounds import tone, write_sound
 from tlhub import results
+from tlhub.config import replace
 from tlhub.errors import DataError, UsageError
 from tlhub.wake_word.problem import KeywordSpotting
 
@@ -67,6 +68,11 @@ def test_a_probe_from_beginning_to_end(folder, tmp_path):
     said = [row["label"] for row in run.predict([str(path) for path in (folder / "data").glob("test_*.wav")])]
     point = found["operating_point"]["test"]
     assert said.count("computer") == point["positives"] - point["misses"] + point["false_accepts"]
+    # Other data need not have the table that the run's had.
+    for number, name in enumerate(["computer", "computer", "mirror"]):
+        write_sound(tmp_path / "other" / name / f"{number}.wav", tone(PITCHES[name], 0.15))
+    run.config = replace(run.config, {"data.metadata": "metadata.csv", "data.label_column": "label"})
+    assert run.evaluate(str(tmp_path / "other"))["operating_point"]["test"]["positives"] == 2
 
 
 def test_the_best_epoch_is_that_of_the_highest_average_precision(folder, tmp_path, monkeypatch):
