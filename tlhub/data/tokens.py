@@ -73,7 +73,7 @@ def tokenise(records: Sequence[Any], ids: Sequence[str], tokenizer: PreTrainedTo
         DataError: A conversation does not fit the tokenizer's chat template, or there is none.
     """
     cache = ArrayCache(cache_root(data) / "tokens")
-    key = f"tokens 2 {_content_key(records)} {tokenizer_key(tokenizer)}"
+    key = f"tokens 3 {_content_key(records)} {tokenizer_key(tokenizer)}"
     arrays = cache.get(key)
     if arrays is None:
         arrays = _arrays(_Encoder(tokenizer).encode(records, ids))
@@ -120,6 +120,9 @@ class _Encoder:
         begin = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
         self._begin = [] if begin is None else [int(begin)]
         self._end = [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
+        # Tokens that end turns, such as Gemma's, are special beside those that the tokenizer has names for.
+        self._special = [*tokenizer.all_special_ids, *(number for number, token in tokenizer.added_tokens_decoder.items()
+                                                       if token.special)]
 
     def encode(self, records: Sequence[Any], ids: Sequence[str]) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Yield the row of each record; of a conversation there may be several."""
@@ -180,7 +183,7 @@ class _Encoder:
         learned[:1] = False
         widths = _widths(script.text, ends)
         if script.whole:  # what stands for turns and their ends is the template's, not text
-            widths[np.isin(tokens, self._tokenizer.all_special_ids)] = 0
+            widths[np.isin(tokens, self._special)] = 0
         return tokens, widths, learned
 
     def _pieces(self, texts: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from tokenizers import decoders
+from tokenizers import AddedToken, decoders
 
 from tests import tiny
 from tests.unit.data.test_corpus_blocks import all_of, llama, make  # noqa: F401 (make is a fixture)
@@ -101,6 +101,15 @@ def test_only_the_assistants_turns_are_learned(make):  # noqa: F811
     found = all_of(inputs)["input_ids"][0].tolist()
     assert found == expected[:len(found)]
     assert make([TALK, TALK[:3]], tokenizer, block_size=200).labels[1, 1] == len("runs é".encode())
+
+
+def test_tokens_that_end_turns_are_no_text(make):  # noqa: F811
+    tokenizer = with_template("{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}<end_of_turn>\n{% endfor %}"
+                              "{% if add_generation_prompt %}assistant: {% endif %}")
+    tokenizer.add_tokens([AddedToken("<end_of_turn>", special=True)])  # as Gemma's, beside its own end of text
+    inputs = make([TALK], tokenizer, block_size=256)
+    assert learned(inputs, tokenizer) == ["runs é<end_of_turn>\nsleeps<end_of_turn>\n"]
+    assert inputs.labels[:, 1].tolist() == [len("runs é\nsleeps\n".encode())]
 
 
 def test_long_conversations(make):  # noqa: F811
