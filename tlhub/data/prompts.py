@@ -57,6 +57,11 @@ def beginning(record: Any) -> Prompt:
     return list(record[:answers[0]] if answers else record)
 
 
+def spoken(text: str) -> Prompt:
+    """Return a text as what a user says to a model that has learned from conversations."""
+    return [{"role": "user", "content": text}]
+
+
 def shown(prompt: Prompt) -> str:
     """Return a prompt for a reader: the text, or the last message."""
     return prompt if isinstance(prompt, str) else str(prompt[-1]["content"]) if prompt else ""

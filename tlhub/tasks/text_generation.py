@@ -11,7 +11,7 @@ from tlhub.config import NEXT_TOKEN, RunConfig, SamplingConfig, task_options
 from tlhub.data.batches import Inputs
 from tlhub.data.blocks import GenerationInputs
 from tlhub.data.prepare import Examples, PreparedData
-from tlhub.data.prompts import Prompt, beginning, prompt_tokens, shown
+from tlhub.data.prompts import Prompt, beginning, prompt_tokens, shown, spoken
 from tlhub.data.text import given_texts
 from tlhub.errors import UsageError
 from tlhub.models.checkpoints import Checkpoint
@@ -62,7 +62,8 @@ class TextGeneration(Task):
     def samples(self, model: nn.Module, processor: Any, examples: Examples, config: RunConfig) -> list[tuple[str, str]]:
         """Return what a model makes of `task_options.prompts`, or of the beginnings of the first validation texts."""
         options = task_options(config)
-        found: list[Prompt] = list(options.prompts) or [beginning(record) for record in examples.inputs[:_SAMPLES]]
+        asked = [spoken(prompt) if _conversations(examples) else prompt for prompt in options.prompts]
+        found: list[Prompt] = asked or [beginning(record) for record in examples.inputs[:_SAMPLES]]
         sampling = SamplingConfig(max_new_tokens=options.sample_tokens, do_sample=False)
         return [(shown(prompt), generate(model, processor, prompt_tokens(prompt, processor), sampling,
                                          seed=config.seed, cut=True)[0]) for prompt in found]
@@ -79,3 +80,7 @@ class TextGeneration(Task):
         """
         texts = [text for value in values for text in given_texts(value)]
         return unlabelled(texts, texts)
+
+
+def _conversations(examples: Examples) -> bool:
+    return isinstance(examples.inputs[0], list)

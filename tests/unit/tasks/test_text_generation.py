@@ -194,6 +194,10 @@ def test_conversations_are_gone_on_with_through_the_chat_template(tmp_path: Path
     prompt = tokenizer("<user>say sun<assistant>", return_tensors="pt")
     made = plain.generate(**prompt, max_new_tokens=3, do_sample=False, pad_token_id=0)[0]
     assert tokenizer.decode(made, skip_special_tokens=True).endswith(answer["text"])
+    asked = fit(model, tmp_path / "train.jsonl", tmp_path / "asked", task_options={"prompts": ["say sun"],
+                                                                                   "sample_tokens": 3})
+    assert asked.metrics["samples"][0]["prompt"] == "say sun"
+    assert asked.metrics["samples"][0]["after"] == asked.predict(["say sun"], max_new_tokens=3)[0]["text"]
 
 
 def test_what_cannot_generate_is_refused(tmp_path: Path, data: Path) -> None:
