@@ -287,12 +287,12 @@ ACTS: dict[str, tuple[dict[str, Any], Callable[[Run, Run], bool]]] = {
                  lambda run, base: validations(run) == [1, 2] and len(losses(run)) == 2),
     "precision": ({"precision": "bf16"}, lambda run, base: 0 < abs(losses(run)[0] - losses(base)[0]) < 0.05),
 }
-ELSEWHERE = {"checkpoint_every", "max_bad_steps", "compile", "huber_delta", "sampling"}
+ELSEWHERE = {"checkpoint_every", "max_bad_steps", "compile", "gradient_checkpointing", "huber_delta", "sampling"}
 
 
 def test_every_training_option_has_a_test() -> None:
     assert set(ACTS) | ELSEWHERE == {field.name for field in dataclasses.fields(TrainConfig)}
-    assert len(ACTS) + len(ELSEWHERE) == 24
+    assert len(ACTS) + len(ELSEWHERE) == 25
 
 
 @pytest.fixture(scope="module")
