@@ -121,8 +121,8 @@ class _Encoder:
         self._begin = [] if begin is None else [int(begin)]
         self._end = [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
         # Tokens that end turns, such as Gemma's, are special beside those that the tokenizer has names for.
-        self._special = [*tokenizer.all_special_ids, *(number for number, token in tokenizer.added_tokens_decoder.items()
-                                                       if token.special)]
+        added = tokenizer.added_tokens_decoder
+        self._special = [*tokenizer.all_special_ids, *(number for number, token in added.items() if token.special)]
 
     def encode(self, records: Sequence[Any], ids: Sequence[str]) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Yield the row of each record; of a conversation there may be several."""
