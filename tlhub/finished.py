@@ -17,7 +17,7 @@ from tlhub import results
 from tlhub.config import GENERATION_TASKS, DataConfig, RunConfig, SamplingConfig, problem_type
 from tlhub.data.batches import Inputs
 from tlhub.data.prepare import prepare_evaluation
-from tlhub.data.prompts import prompt_tokens
+from tlhub.data.prompts import prompt_tokens, spoken
 from tlhub.data.targets import Target
 from tlhub.errors import CheckpointError, UsageError
 from tlhub.folder import RunFolder
@@ -133,7 +133,7 @@ class Run:
         model.to(device)
         rows = []
         for text in texts:
-            prompt = [{"role": "user", "content": text}] if self.record.get("conversations") else text
+            prompt = spoken(text) if self.record.get("conversations") else text
             answers = generate(model, tokenizer, prompt_tokens(prompt, tokenizer), sampling, seed=seed)
             rows += [{"input": text, "text": answer} for answer in answers]
         return rows
