@@ -7,7 +7,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from tlhub.data.prepare import Examples
-from tlhub.data.text import TextInputs, read_pair
+from tlhub.data.text import TextInputs, given_texts, read_pair
 from tlhub.errors import CheckpointError, DataError
 
 TEXTS = ["a b c", "a", "", "c c c c c c", "b a"]
@@ -82,3 +82,8 @@ def test_a_line_as_a_pair():
     for line in ("no tab", "two\ttabs\tin it", "half\t ", ""):
         with pytest.raises(DataError, match="one tab between"):
             read_pair(line)
+
+
+@pytest.mark.parametrize("text", ["the cat " * 60, "a\nb", "a/b " * 2000, "", "what is it?.txt or not"])
+def test_texts_longer_than_a_name_of_a_file_are_texts(text):
+    assert given_texts(text) == [text]
