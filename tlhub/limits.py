@@ -18,7 +18,7 @@ NUMBERS: dict[str, tuple[float, float, str]] = {
     "data.max_train_examples": (1, math.inf, "[)"),
     "data.max_bad_fraction": (0, 1, "[]"),
     "data.max_length": (1, math.inf, "[)"),
-    "data.max_seconds": (0, math.inf, "()"),
+    "data.max_seconds": (0.1, math.inf, "[)"),
     "data.block_size": (2, math.inf, "[)"),
     "data.shift": (0, math.inf, "[)"),
     "data.gain": (0, 60, "[]"),

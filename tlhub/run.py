@@ -89,6 +89,7 @@ def finetune(config: RunConfig, *, overwrite: bool = False) -> Run:
             label_names=data.target.names[-1:] if config.model.sigmoid else data.target.names,
             problem_type=data.target.problem_type, pretrained=strategy.pretrained, seed=config.seed)
         lay_out(checkpoint.model)
+        task.settle(checkpoint, data)
         given, config = config, _resolve(config, task, data, checkpoint, accelerator)
         with accelerator.main_process_first():
             inputs = {split: task.inputs(examples, checkpoint.processor, config, fingerprint=data.fingerprint + split)

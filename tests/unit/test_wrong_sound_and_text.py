@@ -33,7 +33,7 @@ USAGE = [
           "--task_options.false_acept_rate", "did you mean '--task_options.false_accept_rate'"),
     Wrong(f"{WAKE} --data words --keyword computer --data.problem_type regression", 2, "'data.problem_type'",
           "has no effect with task 'wake-word'"),
-    Wrong(f"{SOUND} --data words --data.max_seconds 0", 2, "'data.max_seconds' is 0.0", "more than 0"),
+    Wrong(f"{SOUND} --data words --data.max_seconds 0", 2, "'data.max_seconds' is 0.0", "at least 0.1"),
     Wrong(f"{SOUND} --data words --data.shift 0.1", 2, "'data.shift'", "has no effect with strategy 'linear_probe'"),
     Wrong("finetune audio-classification --model wav2vec2 --data words --strategy full --data.time_mask_share 0.2", 2,
           "'data.time_mask_share'", "has no effect with data.time_masks 0"),

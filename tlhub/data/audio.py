@@ -109,7 +109,10 @@ class AudioInputs:
         if epoch is None or not self.augmented:
             return self._front(waves, sizes)
         draws = uniforms(self._seed, epoch, indices, self._augmentation.draws)
-        return self._front(self._augmentation.apply(waves, own, draws), sizes, self._augmentation.blank(draws))
+        waves, blank = self._augmentation.apply(waves, own, draws), self._augmentation.blank(draws)
+        if blank is not None and sizes is not own:  # a share of the clip is blanked, not of the silence behind it
+            waves, blank = blank.waves(waves, own), None
+        return self._front(waves, sizes, blank)
 
     def _padded(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return sounds continued by silence, float32, shape (b, t), and the samples of each, int64, shape (b,)."""

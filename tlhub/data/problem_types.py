@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Sequence
 from typing import Any
 
@@ -84,8 +85,8 @@ def _problem_type(source: Source, columns: Columns, data: DataConfig,
             f"labels such as {joined!r} look like several in one, and are taken as classes of their own "
             f"(--data.problem_type {MULTI_LABEL} divides them)")
     if found not in problems:
-        raise DataError(f"{reason}, which are no classes; predict numbers of pictures with the task image-regression, "
-                        f"or take them as classes with --data.problem_type {SINGLE_LABEL}")
+        raise DataError(f"{reason}, which are no classes; take them as such with --data.problem_type {SINGLE_LABEL} "
+                        "(the task image-regression predicts numbers of pictures)")
     told = f" (--data.problem_type {otherwise} takes them otherwise)" if otherwise in problems else ""
     return found, f"{reason}: {_WORDS[found]}{told}"
 
@@ -116,10 +117,19 @@ def _from_content(source: Source, columns: Columns, data: DataConfig) -> tuple[s
 
 
 def _joined(source: Source, columns: Columns) -> str | None:
-    """Return a label that is made of others, which occur as well, with a separator between them; None without any."""
+    """Return a label that is made of others with a separator between them; None without any.
+
+    Others are labels that occur by themselves, or in another such label.
+    """
     cells = {str(cell).strip() for cell in source.training.rows[columns.labels[0]] if isinstance(cell, str)}
-    return next((cell for cell in sorted(cells) for mark in SEPARATORS
-                 if len(parts := split_labels(cell, mark)) > 1 and cells.issuperset(parts)), None)
+    for mark in SEPARATORS:
+        divided = {cell: split_labels(cell, mark) for cell in sorted(cells)}
+        counts = collections.Counter(part for parts in divided.values() for part in set(parts))
+        found = next((cell for cell, parts in divided.items()
+                      if len(parts) > 1 and all(counts[part] > 1 for part in parts)), None)
+        if found is not None:
+            return found
+    return None
 
 
 def _has_fractions(cells: Sequence[Any]) -> bool:

@@ -45,9 +45,9 @@ def make_scripts(record: tuple[str, str] | Sequence[Mapping[str, Any]], name: st
     Prompt and completion are joined by a line break where neither has white space there. It belongs to the
     completion, so that a model goes on from a bare prompt.
 
-    A conversation is one script with all of the assistant's turns, unless the template writes earlier turns otherwise
-    once later ones are there (as those that drop earlier thoughts do): then each answer has a script of its own, behind
-    what the model would see when it is to give it.
+    A conversation is one script with all of the assistant's turns, unless the template writes what comes before an
+    answer otherwise once it is there (as those that drop earlier thoughts do): then each answer has a script of its
+    own, behind what the model would see when it is to give it.
 
     Args:
         record: Prompt and completion as a tuple, or messages with `role` and `content`.
@@ -78,13 +78,18 @@ def _conversation(messages: list[Mapping[str, Any]], name: str, tokenizer: PreTr
         if message["role"] != "assistant":
             continue
         prompted = _rendered(messages[:number - 1], name, tokenizer, prompt=True)
-        start = len(prompted) if text.startswith(prompted) else len(before)
-        spans.append((start, _end_of_turn(text, start, tokenizer)))
+        if not text.startswith(prompted):
+            return _answers(messages, name, tokenizer)
+        spans.append((len(prompted), _end_of_turn(text, len(prompted), tokenizer)))
     return [Script(text, tuple(spans), whole=True)]
 
 
 def _answers(messages: list[Mapping[str, Any]], name: str, tokenizer: PreTrainedTokenizerBase) -> list[Script]:
-    """Return a script for each of the assistant's messages, ending with it."""
+    """Return a script for each of the assistant's messages, ending with it, behind what asks for it.
+
+    Where the template writes that otherwise once the answer is there, the answer is taken out of the whole and put
+    behind what the model will be asked with.
+    """
     scripts = []
     for number, message in enumerate(messages, 1):
         if message["role"] != "assistant":
@@ -92,11 +97,35 @@ def _answers(messages: list[Mapping[str, Any]], name: str, tokenizer: PreTrained
         prompted = _rendered(messages[:number - 1], name, tokenizer, prompt=True)
         text = _rendered(messages[:number], name, tokenizer)
         if not text.startswith(prompted):
-            raise DataError(f"{name}: the chat template of tokenizer '{tokenizer.name_or_path}' writes what comes "
-                            f"before message {number} (assistant) otherwise once it is there, so it cannot be learned; "
-                            "take another checkpoint")
+            answer = str(message["content"]).strip()
+            place = text.rfind(answer)
+            if place < 0:
+                raise DataError(f"{name}: the chat template of tokenizer '{tokenizer.name_or_path}' writes message "
+                                f"{number} (assistant) otherwise than it is, so it cannot be learned; take another "
+                                "checkpoint")
+            text = prompted + text[place:]
         scripts.append(Script(text, ((len(prompted), _end_of_turn(text, len(prompted), tokenizer)),), whole=True))
     return scripts
+
+
+def turn_end(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """Return the special token that ends an answer in the tokenizer's chat template; None where it has none.
+
+    It need not be the end of a text: base models come with templates of conversations too.
+    """
+    asked, answer = [{"role": "user", "content": "a"}], "an answer"
+    try:
+        text = str(tokenizer.apply_chat_template([*asked, {"role": "assistant", "content": answer}], tokenize=False))
+    except (TemplateError, TypeError, ValueError, KeyError):
+        return None
+    return _first_mark(text, text.rfind(answer) + len(answer), tokenizer) if answer in text else None
+
+
+def _first_mark(text: str, start: int, tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """Return the special token that comes first in a text from `start` on."""
+    marks = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+    found = [(text.find(mark, start), -len(mark), mark) for mark in marks if mark in text[start:]]
+    return min(found)[2] if found else None
 
 
 def _rendered(messages: list[Mapping[str, Any]], name: str, tokenizer: PreTrainedTokenizerBase, *,
@@ -114,5 +143,7 @@ def _rendered(messages: list[Mapping[str, Any]], name: str, tokenizer: PreTraine
 def _end_of_turn(text: str, start: int, tokenizer: PreTrainedTokenizerBase) -> int:
     """Return where the answer ends: behind the token that ends it, since what follows is never generated."""
     mark = tokenizer.eos_token
+    if not mark or mark not in text[start:]:
+        mark = turn_end(tokenizer)
     found = text.rfind(mark, start) if mark else -1
-    return len(text) if found < 0 else found + len(mark)
+    return len(text) if found < 0 else found + len(str(mark))

@@ -73,7 +73,7 @@ def tokenise(records: Sequence[Any], ids: Sequence[str], tokenizer: PreTrainedTo
         DataError: A conversation does not fit the tokenizer's chat template, or there is none.
     """
     cache = ArrayCache(cache_root(data) / "tokens")
-    key = f"tokens 3 {_content_key(records)} {tokenizer_key(tokenizer)}"
+    key = f"tokens 4 {_content_key(records)} {tokenizer_key(tokenizer)}"
     arrays = cache.get(key)
     if arrays is None:
         arrays = _arrays(_Encoder(tokenizer).encode(records, ids))

@@ -45,6 +45,8 @@ class NextToken(nn.Module):
         super().__init__()
         self.model = model
         self.whole = whole
+        # Modules begin in training mode, and what scores a model puts it back into the mode that it finds.
+        self.training = model.training
 
     def forward(self, input_ids: torch.Tensor, targets: torch.Tensor, owners: torch.Tensor, slots: torch.Tensor,
                 places: torch.Tensor, **layout: torch.Tensor) -> SequenceClassifierOutput:
@@ -78,7 +80,8 @@ def _score(last: nn.Module, states: torch.Tensor, wanted: torch.Tensor) -> torch
     """Return the loss of each place, and 1 where it is predicted right, float32, shape (m, 2)."""
     if not torch.is_grad_enabled():
         return _of_logits(last(states), wanted)
-    scored: torch.Tensor = checkpoint(lambda some: _of_logits(last(some), wanted), states, use_reentrant=False)
+    scored: torch.Tensor = checkpoint(lambda some: _of_logits(last(some), wanted), states, use_reentrant=False,
+                                      preserve_rng_state=False)  # nothing in here is drawn
     return scored
 
 

@@ -64,6 +64,10 @@ class Task(ABC):
         """Return the values of the task's own options, for those that the user left open."""
         return []
 
+    def settle(self, checkpoint: Checkpoint, data: PreparedData) -> None:
+        """Fit the checkpoint's own settings to the data, where something beside the weights has to be."""
+        return
+
     def amount(self, examples: Examples, processor: Any, config: RunConfig) -> int:
         """Return how many examples an epoch over the split has, `own_defaults` being filled in."""
         return len(examples)

@@ -12,6 +12,7 @@ from tlhub.data.batches import Inputs
 from tlhub.data.blocks import GenerationInputs
 from tlhub.data.prepare import Examples, PreparedData
 from tlhub.data.prompts import Prompt, beginning, prompt_tokens, shown, spoken
+from tlhub.data.scripts import turn_end
 from tlhub.data.text import given_texts
 from tlhub.errors import UsageError
 from tlhub.models.checkpoints import Checkpoint
@@ -48,6 +49,17 @@ class TextGeneration(Task):
         if longest is not None and longest <= _BLOCK:
             return [Default("data.block_size", longest, "what the checkpoint reads")]
         return [Default("data.block_size", _BLOCK, "longer blocks take much memory")]
+
+    def settle(self, checkpoint: Checkpoint, data: PreparedData) -> None:
+        """Let generation end where the answers of conversations do, which may be before the end of a text."""
+        model, tokenizer = checkpoint.model, checkpoint.processor
+        conversations = isinstance(next(iter(data.splits["train"].inputs), None), list)
+        mark = turn_end(tokenizer) if conversations and tokenizer.chat_template else None
+        own = model.generation_config
+        if mark is not None and own is not None:
+            known = own.eos_token_id if isinstance(own.eos_token_id, list) else [own.eos_token_id]
+            ends = [*known, tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids(mark)]
+            own.eos_token_id = list(dict.fromkeys(token for token in ends if token is not None))
 
     def amount(self, examples: Examples, processor: Any, config: RunConfig) -> int:
         """Return the number of blocks.

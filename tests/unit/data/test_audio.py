@@ -139,3 +139,13 @@ def test_one_length_where_the_model_heeds_padding(tmp_path):
                                     return_tensors="pt")
     assert (batch["input_values"][0] - plain["input_values"][0]).abs().max() < 1e-3
     assert torch.equal(batch["attention_mask"][0], plain["attention_mask"][0].long())
+
+
+def test_what_is_blanked_is_a_share_of_the_clip_not_of_the_silence_behind_it(tmp_path):
+    made = inputs(tmp_path, "wav2vec2", max_seconds=2.0, time_masks=2)
+    size, blanked = round(SECONDS[0] * tiny.RATE), []
+    for epoch in range(20):
+        values = made.batch(np.array([0]), epoch, CPU)["input_values"][0]
+        assert len(values) == 2 * tiny.RATE
+        blanked.append(float((values[:size] == values[-1]).float().mean()))
+    assert 0.05 < max(blanked) < 0.21

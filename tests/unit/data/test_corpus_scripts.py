@@ -8,7 +8,7 @@ from tokenizers import AddedToken, decoders
 
 from tests import tiny
 from tests.unit.data.test_corpus_blocks import all_of, llama, make  # noqa: F401 (make is a fixture)
-from tlhub.data.scripts import make_scripts
+from tlhub.data.scripts import make_scripts, turn_end
 from tlhub.errors import DataError
 
 TURNS = ("{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|endoftext|>\n{% endfor %}"
@@ -108,8 +108,8 @@ def test_tokens_that_end_turns_are_no_text(make):  # noqa: F811
                               "{% if add_generation_prompt %}assistant: {% endif %}")
     tokenizer.add_tokens([AddedToken("<end_of_turn>", special=True)])  # as Gemma's, beside its own end of text
     inputs = make([TALK], tokenizer, block_size=256)
-    assert learned(inputs, tokenizer) == ["runs é<end_of_turn>\nsleeps<end_of_turn>\n"]
-    assert inputs.labels[:, 1].tolist() == [len("runs é\nsleeps\n".encode())]
+    assert learned(inputs, tokenizer) == ["runs é<end_of_turn>sleeps<end_of_turn>"]
+    assert inputs.labels[:, 1].tolist() == [len("runs ésleeps".encode())]
 
 
 def test_long_conversations(make):  # noqa: F811
@@ -133,8 +133,8 @@ def test_templates_bring_their_own_beginning(make, maker):  # noqa: F811
 
 @pytest.mark.parametrize(("template", "words"), [
     (None, "tokenizer '' has no chat template"),
-    ("{{ messages | length }}{% for m in messages %}{{ m['content'] }}{% endfor %}",
-     r"r0: the chat template .* writes what comes before message 3 \(assistant\) otherwise"),
+    ("{{ messages | length }}{% for m in messages %}{{ m['content'] | upper }}{% endfor %}",
+     r"r0: the chat template .* writes message 3 \(assistant\) otherwise than it is"),
     ("{{ raise_exception('no system messages') }}", r"r0: .* cannot write the conversation \(no system messages\)"),
     ("{% for m in messages %}{{ m['content'].wrong() }}{% endfor %}", "r0: .* cannot write the conversation"),
 ])
@@ -156,6 +156,36 @@ def test_a_template_that_drops_earlier_thoughts(make, caplog):  # noqa: F811
     shown = [tokenizer.apply_chat_template(TALK[:number], tokenize=False, add_generation_prompt=True)
              for number in (2, 4, 2)]
     assert [text.startswith(start) for text, start in zip(read(inputs, tokenizer), shown, strict=True)] == [True] * 3
+
+
+@pytest.mark.parametrize(("template", "asked"), [
+    # As Mistral's: what the system says is left out once there is an answer.
+    ("{% for m in messages if m['role'] != 'system' or messages[-1]['role'] == 'user' %}[{{ m['content'] }}]"
+     "{% if m['role'] == 'assistant' %}<|endoftext|>{% endif %}{% endfor %}", "[be brief][cat?]"),
+    # As R1's: the answer is asked for with words that are not there in the whole.
+    ("{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{% if m['role'] == 'assistant' %}<|endoftext|>"
+     "{% endif %}{% endfor %}{% if add_generation_prompt %}<assistant>(thinks){% endif %}",
+     "<system>be brief<user>cat?<assistant>(thinks)"),
+])
+def test_answers_are_learned_behind_what_asks_for_them(make, template, asked):  # noqa: F811
+    tokenizer = with_template(template)
+    talk = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "cat?"},
+            {"role": "assistant", "content": "runs"}]
+    inputs = make([talk], tokenizer, block_size=200)
+    assert learned(inputs, tokenizer)[0].removesuffix("]<|endoftext|>").removesuffix("<|endoftext|>") == "runs"
+    assert read(inputs, tokenizer)[0].startswith(asked)
+    shown = tokenizer.apply_chat_template(talk[:2], tokenize=False, add_generation_prompt=True)
+    assert shown == asked
+
+
+def test_turns_that_end_otherwise_than_texts(make):  # noqa: F811
+    tokenizer = with_template("{% for m in messages %}<|start|>{{ m['role'] }}\n{{ m['content'] }}<|stop|>\n"
+                              "{% endfor %}"
+                              "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}")
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|start|>", "<|stop|>"]})
+    assert turn_end(tokenizer) == "<|stop|>"
+    assert turn_end(with_template(TURNS)) == "<|endoftext|>"
+    assert learned(make([TALK], tokenizer, block_size=200), tokenizer) == ["runs é<|stop|>sleeps<|stop|>"]
 
 
 def test_a_template_that_writes_nothing_to_learn(make):  # noqa: F811
