@@ -28,7 +28,8 @@ def one(strategy: str, model: Path, data: dict[str, Any], out: Path, **train: An
     """Carry out a run, unless it is there already, and return its metrics."""
     if not (out / "metrics.json").exists():
         tlhub.finetune("text-generation", model=str(model), data=data, strategy=strategy, out=str(out), overwrite=True,
-                       train={"batch_size": BATCH, **train}, log={"every": 1}, task_options={"prompts": ["Once upon a time"]})
+                       train={"batch_size": BATCH, **train}, log={"every": 1},
+                       task_options={"prompts": ["Once upon a time"]})
     metrics: dict[str, Any] = json.loads((out / "metrics.json").read_text())
     return metrics
 
