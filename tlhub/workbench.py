@@ -31,7 +31,7 @@ from tlhub.models.blocks import block_index, blocks
 from tlhub.models.checkpoints import Checkpoint
 from tlhub.models.features import extract_features
 from tlhub.models.freezing import BatchNorm, frozen_modules, trainable_report
-from tlhub.models.heads import PooledClassifier, feature_width, output_layer, output_parameters
+from tlhub.models.heads import PooledClassifier, drawn_parameters, feature_width, output_layer, output_parameters
 from tlhub.models.loading import quiet
 from tlhub.models.memory import recompute_blocks
 from tlhub.models.origin import HEAD_SETTINGS
@@ -241,12 +241,15 @@ class Workbench:
     def _needed(self, model: nn.Module) -> dict[str, nn.Parameter]:
         """Return what every strategy has to train: the last layer, and all of the head that was drawn at random.
 
-        A language model keeps its last layer, which need not be trained.
+        A language model keeps its last layer, which need not be trained. Nor does a layer that begins with ones and
+        zeros, such as AST's norm before its last layer.
         """
         if self.target.problem_type == NEXT_TOKEN:
             return {}
         new = self._new_in(model) & set(blocks(model)[-1].prefixes)
-        return {name: model.get_parameter(name) for name in output_parameters(model) | new}
+        layers = {name.rpartition(".")[0] for name in drawn_parameters(model, new)}
+        drawn = {name for name in new if name.rpartition(".")[0] in layers}
+        return {name: model.get_parameter(name) for name in output_parameters(model) | drawn}
 
     def _new_in(self, model: nn.Module) -> set[str]:
         """Return the names that parameters which the checkpoint did not bring have in the model."""
