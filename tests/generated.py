@@ -8,8 +8,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from tests.sounds import tone, write_sound
+
 WORDS = {"weather": ["rain", "sun", "cloud", "wind", "storm"], "food": ["bread", "soup", "rice", "cake", "tea"],
          "sport": ["ball", "goal", "race", "team", "score"]}
+PITCHES = {"high": 2200.0, "low": 300.0, "middle": 900.0}
 FILLERS = ["the", "a", "very", "is", "was", "and", "of", "in", "good", "late"]
 
 
@@ -73,4 +76,28 @@ def write_images(folder: Path, counts: dict[str, int], *, size: int = 40, seed: 
             target = folder / split / colours[label] / f"{row:04d}.png"
             target.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels.astype(np.uint8)).save(target)
+    return folder
+
+
+def write_sounds(folder: Path, counts: dict[str, int], *, seed: int = 0) -> Path:
+    """Write `<split>/<pitch>/<n>.wav`: tones in noise of 0.1 to 0.2 s, but the first of each class of 0.4 s."""
+    random = np.random.default_rng(seed)
+    names = list(PITCHES)
+    for split, count in counts.items():
+        for row in range(count):
+            label = names[row % len(names)]
+            clip = tone(PITCHES[label] * random.uniform(0.9, 1.1), 0.4 if row < len(names) else 0.1 + 0.02 * (row % 6))
+            clip += 0.05 * random.standard_normal(len(clip)).astype(np.float32)
+            write_sound(folder / split / label / f"{row:04d}.wav", clip)
+    return folder
+
+
+def write_corpus(folder: Path, counts: dict[str, int], *, seed: int = 0) -> Path:
+    """Write `<split>.txt` of so many lines; the second word of a line tells the last."""
+    random = np.random.default_rng(seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    for split, count in counts.items():
+        words = [WORDS[name] for name in random.choice(list(WORDS), count)]
+        lines = [f"the {random.choice(kind)} was {random.choice(FILLERS)} {kind[0]}\n" for kind in words]
+        (folder / f"{split}.txt").write_text("".join(lines))
     return folder
