@@ -12,8 +12,12 @@ import numpy as np
 import pytest
 
 from tests import tiny
-from tests.generated import write_images, write_measured, write_texts
+from tests.generated import write_images, write_measured, write_sounds, write_texts
+from tests.wrong import working_in
+from tlhub import cli
 
+AUGMENTED = ("--data.shift", "0.02", "--data.gain", "6", "--data.noise", "10", "--data.time_masks", "1",
+             "--data.frequency_masks", "1")
 CASES = {
     "texts": ("text-classification", "bert", write_texts, ("--strategy", "full", "--train.class_weights", "balanced")),
     "pictures": ("image-classification", "convnextv2", write_images,
@@ -24,6 +28,9 @@ CASES = {
     "unfreezing": ("text-classification", "distilbert", write_texts, ("--strategy", "gradual_unfreezing")),
     "values": ("image-regression", "swin", write_measured,
                ("--strategy", "last_k", "--strategy.k", "1", "--data.label_column", "brightness")),
+    "sounds": ("audio-classification", "wavlm", write_sounds, ("--strategy", "full", *AUGMENTED)),
+    "keywords": ("wake-word", "whisper", write_sounds,
+                 ("--strategy", "full", "--keyword", "high", *AUGMENTED)),
     "blocks": ("text-generation", "qwen", write_texts, ("--strategy", "full", "--data.block_size", "12")),
 }
 VARIANTS = {
@@ -48,12 +55,15 @@ def test_losses_agree(case: str, tmp_path: Path) -> None:
     found = {}
     for number, (name, options) in enumerate(VARIANTS.items()):
         out = tmp_path / str(number)
-        done = subprocess.run(
-            [sys.executable, "-m", "tlhub", "finetune", task, "--model", str(model), "--data", str(data), "--max_steps",
-             "12", "--batch_size", "8", "--model.dropout", "0", "--log.every", "1", "--out", str(out), *choices,
-             *options],
-            env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, f"{name}: {done.stderr}"
+        words = ["finetune", task, "--model", str(model), "--data", str(data), "--max_steps", "12", "--batch_size", "8",
+                 "--model.dropout", "0", "--log.every", "1", "--out", str(out), *choices, *options]
+        if "--num_processes" in options:
+            done = subprocess.run([sys.executable, "-m", "tlhub", *words], env={**os.environ, "OMP_NUM_THREADS": "1"},
+                                  capture_output=True, text=True, check=False)
+            assert done.returncode == 0, f"{name}: {done.stderr}"
+        else:
+            with working_in(tmp_path):
+                assert cli.main(words) == 0, name
         found[name] = losses(out)
     assert len(found) == 5
     reference = found["one process"]
