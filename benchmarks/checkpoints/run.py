@@ -26,9 +26,6 @@ import tlhub
 from tlhub.finished import Run
 
 WIDTH, BLOCKS, HEADS = 144, 4, 4
-RATE = 8000
-"""Telephone band: many recordings, those of `spoken_digits` among them, hold nothing above 4 kHz, and the extractor
-brings every band to the same variance, so that empty ones would be all noise."""
 AUDIO_TRAINING: dict[str, Any] = {
     "data": {"shift": 0.1, "gain": 6.0, "noise": 5.0, "time_masks": 2, "frequency_masks": 2},
     "train": {"batch_size": 64, "learning_rate": 2e-3, "label_smoothing": 0.1, "precision": "bf16"}}
@@ -45,7 +42,7 @@ def audio_architecture(folder: Path) -> None:
         right_max_position_embeddings=32, hidden_dropout=0.1, attention_dropout=0.0, activation_dropout=0.0,
         feat_proj_dropout=0.0, conformer_conv_dropout=0.1, final_dropout=0.0).save_pretrained(folder)
     transformers.SeamlessM4TFeatureExtractor(
-        feature_size=80, num_mel_bins=80, sampling_rate=RATE, stride=2).save_pretrained(folder)
+        feature_size=80, num_mel_bins=80, sampling_rate=16000, stride=2).save_pretrained(folder)
 
 
 def words_table(corpus: Path, path: Path) -> Path:
@@ -81,12 +78,12 @@ def audio(data: Path, out: Path) -> Run:
     classes = beside(out, "classes")
     tlhub.finetune("audio-classification", model=str(architecture), strategy="scratch", out=str(classes),
                    data={"source": str(corpus), **AUDIO_TRAINING["data"]},
-                   train={**AUDIO_TRAINING["train"], "epochs": 30})
+                   train={**AUDIO_TRAINING["train"], "epochs": 40})
     table = words_table(corpus, beside(out, "words.csv"))
     return tlhub.finetune(
         "audio-classification", model=str(classes), strategy="full", out=str(out),
         data={"source": str(corpus), "metadata": str(table), "label_column": "word", **AUDIO_TRAINING["data"]},
-        train={**AUDIO_TRAINING["train"], "learning_rate": 1e-3, "epochs": 12})
+        train={**AUDIO_TRAINING["train"], "learning_rate": 1e-3, "epochs": 20})
 
 
 def text(data: Path, out: Path) -> Run:
