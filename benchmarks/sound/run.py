@@ -4,10 +4,11 @@ r"""Transfer of a small speech checkpoint, at 16 recordings a class: spoken digi
     python benchmarks/sound/run.py --model checkpoints/audio --data FOLDER --runs runs
 
 The checkpoint has heard 36 words of Speech Commands, the digits (some twenty recordings of each) among them, by other
-people. Settings are tlhub's defaults for each strategy; `scratch` is the same architecture from fresh weights. Digits are those of `spoken_digits`; the wake word is "computer" of
-`wakewords`, against "alexa", "smart mirror" and "view glass". Speakers are never on two sides, by
-`--data.group_column`; those of the test split are unheard. Three seeds: they draw the recordings, the validation
-speakers and all else. A run that is finished is read, not repeated. The test split is scored once, by the run itself.
+people. Settings are tlhub's defaults for each strategy; `scratch` is the same architecture from fresh weights. Digits
+are those of `spoken_digits`; the wake word is "computer" of `wakewords`, against "alexa", "smart mirror" and "view
+glass". Speakers are never on two sides, by `--data.group_column`; those of the test split are unheard. Three seeds:
+they draw the recordings, the validation speakers and all else. A run that is finished is read, not repeated. The test
+split is scored once, by the run itself.
 """
 
 from __future__ import annotations
