@@ -60,7 +60,7 @@ def script(path: Path) -> str:
 def run(*command: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
     return subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, check=False,
-                          timeout=600)
+                          timeout=240)
 
 
 def drive(report: Path, commands: list[list[str]], *drawn: str) -> subprocess.CompletedProcess[str]:
