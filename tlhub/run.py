@@ -28,7 +28,7 @@ from tlhub.folder import RunFolder, open_folder, plain_identity
 from tlhub.models.assembly import lay_out
 from tlhub.models.checkpoints import Checkpoint, load_checkpoint
 from tlhub.models.features import available_features
-from tlhub.models.heads import output_layer
+from tlhub.models.heads import backbone_width
 from tlhub.options import check, effective
 from tlhub.parsers import one_line
 from tlhub.registry import STRATEGIES, TASKS
@@ -213,7 +213,7 @@ def _resolve(config: RunConfig, task: Task, data: PreparedData, checkpoint: Chec
     facts = defaults.Facts(
         examples=task.amount(data.splits["train"], checkpoint.processor, config), modality=task.modality,
         convolutional=not any("Attention" in type(module).__name__ for module in checkpoint.model.modules()),
-        hidden=output_layer(checkpoint.model)[1].in_features, metrics=problem.metrics,
+        hidden=backbone_width(checkpoint.model), metrics=problem.metrics,
         best=problem.best_of(data.target.names),
         problem_type=data.target.problem_type, loss=problem.losses[0])
     resolved, chosen = defaults.resolve(config, facts)

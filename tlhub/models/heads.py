@@ -140,6 +140,15 @@ def feature_width(model: PreTrainedModel, kind: str, sample: Mapping[str, torch.
     return int(widths[0] if widths else settings["hidden_sizes"][-1])
 
 
+def backbone_width(model: PreTrainedModel) -> int:
+    """Return the width of the backbone's hidden states; where the configuration does not name it, what the head reads.
+
+    What the last layer reads may be narrower: wav2vec2 has a projector in between.
+    """
+    named: int | None = getattr(model.config, "hidden_size", None)
+    return named or output_layer(model)[1].in_features
+
+
 class PooledClassifier(nn.Module):
     """A backbone, one way of pooling what it gives, and a head that transformers has no class for.
 

@@ -188,7 +188,9 @@ def _learning_rate(facts: Facts, strategy: str) -> tuple[float, str]:
     Transformers: within the 2e-5 to 5e-5 of the GLUE recipes at width 768, scaled by 768/width since narrower networks
     bear more; LoRA ten to fifteen times that ("LoRA Without Regret", 2025). Convolutional networks: 3e-4 with AdamW,
     the best of 1e-4, 3e-4 and 1e-3 by validation loss on two small sets of photographs. The last blocks alone three
-    times as much: better than once or ten times on 1,000 questions of TREC, by validation.
+    times as much: better than once or ten times on 1,000 questions of TREC, by validation. The whole of a network of
+    sound: with the square of 768/width, since at width 144 1e-3 was better than 2e-4 on 160 spoken digits, by
+    validation.
     """
     if strategy == "head":
         return 1e-3, "a head on frozen features"
@@ -198,6 +200,8 @@ def _learning_rate(facts: Facts, strategy: str) -> tuple[float, str]:
     full = 3e-4 if facts.convolutional else min((5e-5 if facts.modality == "image" else 4e-5) * scale, 5e-4)
     if strategy == "lora":
         return (min(full * 12, 5e-3), f"adapters, backbone width {facts.hidden}")
+    if facts.modality == "audio" and strategy != "last_k" and not facts.convolutional:
+        return min(4e-5 * scale**2, 1e-3), f"network of sound of width {facts.hidden}"
     if strategy == "last_k":
         return 3 * full, f"the last blocks of a backbone of width {facts.hidden}"
     return full, f"{'convolutional' if facts.convolutional else 'transformer'} backbone of width {facts.hidden}"

@@ -9,11 +9,12 @@ import pytest
 import torch
 import transformers
 
+from tests import tiny
 from tlhub.models.audio_models import in_order_of_computation, keep_constants, without_random_parts
 from tlhub.models.blocks import block_index, blocks
 from tlhub.models.features import FeatureExtractor
 from tlhub.models.freezing import TrainabilityAudit, freeze_all_but, frozen_modules
-from tlhub.models.heads import HeadForm, pooled_classifier
+from tlhub.models.heads import HeadForm, backbone_width, pooled_classifier
 from tlhub.models.loading import override_dropout
 from tlhub.models.plain_heads import plain_classifier
 from tlhub.models.pooling import heeds_padding, pooled_kinds
@@ -139,3 +140,8 @@ def test_models_that_heed_padding_in_spite_of_the_mask_are_found(kind: str) -> N
     # Norms over time, convolutions beside each other, frames taken together: as transformers has them.
     heeding = {"wav2vec2", "data2vec", "sew", "conformer"}
     assert heeds_padding(relative(kind), alone, padded) == (kind in heeding)
+
+
+def test_the_width_is_that_of_the_backbone_not_of_the_projector() -> None:
+    widths = {kind: backbone_width(tiny.model(kind, ("a", "b"))) for kind in tiny.AUDIO_KINDS}
+    assert widths == dict.fromkeys(tiny.AUDIO_KINDS, tiny.HIDDEN)

@@ -96,3 +96,10 @@ def test_what_is_frozen_is_computed_once_unless_the_user_wants_augmentation() ->
 def test_the_last_blocks_alone_bear_a_higher_rate() -> None:
     rates = {strategy: resolve(config(strategy), FACTS)[0].train.learning_rate for strategy in ("full", "last_k")}
     assert rates["last_k"] == pytest.approx(3 * rates["full"])
+
+
+def test_networks_of_sound_are_trained_at_a_rate_that_falls_with_the_square_of_their_width() -> None:
+    sound = dataclasses.replace(FACTS, modality="audio", metrics=("accuracy",))
+    rates = {width: resolve(config("full", "audio-classification"), dataclasses.replace(sound, hidden=width))[0]
+             .train.learning_rate for width in (144, 384, 768)}
+    assert rates == {144: pytest.approx(1e-3), 384: pytest.approx(1.6e-4), 768: pytest.approx(4e-5)}
