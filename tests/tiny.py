@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import atexit
+import functools
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -220,6 +225,10 @@ def checkpoint(folder: Path, kind: str, labels: Sequence[str] | None = None, *, 
         seed: Seed of the weights.
         changes: Fields of the configuration to set otherwise.
     """
+    return _copied(folder, _save_checkpoint, kind, labels if labels is None else tuple(labels), seed, changes)
+
+
+def _save_checkpoint(folder: Path, kind: str, labels: Sequence[str] | None, seed: int, changes: dict[str, Any]) -> None:
     made = model(kind, labels, seed=seed, **changes)
     if kind in TIMM_KINDS:
         from timm.models import save_for_hf  # importing it takes seconds, which tests of other kinds can save
@@ -227,10 +236,9 @@ def checkpoint(folder: Path, kind: str, labels: Sequence[str] | None = None, *, 
         # As timm itself lays its repositories out: no file for the processor, and some arguments given twice.
         save_for_hf(made.timm_model, folder, safe_serialization=True, data_config=timm_preprocessing(),
                     model_config={"label_names": list(labels or TIMM_LABELS)})
-        return folder
+        return
     made.save_pretrained(folder)
     processor(kind).save_pretrained(folder)
-    return folder
 
 
 def generator(folder: Path, kind: str, *, seed: int = 0, **changes: Any) -> Path:
@@ -242,10 +250,31 @@ def generator(folder: Path, kind: str, *, seed: int = 0, **changes: Any) -> Path
         seed: Seed of the weights.
         changes: Fields of the configuration to set otherwise.
     """
+    return _copied(folder, _save_generator, kind, seed, changes)
+
+
+def _save_generator(folder: Path, kind: str, seed: int, changes: dict[str, Any]) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         transformers.AutoModelForCausalLM.from_config(configuration(kind, **changes)).save_pretrained(folder)
     processor(kind).save_pretrained(folder)
+
+
+def _copied(folder: Path, save: Callable[..., None], *given: Any) -> Path:
+    """Save a checkpoint, or copy the one that has been saved with the same arguments, and return the folder."""
+    made = _shelf() / hashlib.sha256(repr((save.__name__, given)).encode()).hexdigest()
+    if not made.exists():
+        save(made, *given)
+    # Every copy has times of its own, by which tlhub knows the files that it has read.
+    shutil.copytree(made, folder, copy_function=shutil.copyfile, dirs_exist_ok=True)
+    return folder
+
+
+@functools.cache
+def _shelf() -> Path:
+    """Return a folder that lasts as long as the process."""
+    folder = Path(tempfile.mkdtemp(prefix="tlhub-tiny-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
 
 

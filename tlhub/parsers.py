@@ -154,16 +154,28 @@ def typed(values: Mapping[str, Any], where: str = "") -> dict[str, Any]:
     Raises:
         UsageError: A value has the wrong type.
     """
+    read = _read(values, where)
     result: dict[str, Any] = {}
     task_options: dict[str, Any] = {}
-    for name, value in values.items():
-        try:
-            found = FINETUNE.parser.parse_object({name: _as_list(name, value)}, defaults=False)[name]
-        except ArgumentError as error:
-            raise UsageError(_wrong_type(name, value, where)) from error
+    for name in values:
         section, _, key = name.partition(".")
-        (task_options if section == "task_options" else result)[key if section == "task_options" else name] = found
+        (task_options if section == "task_options" else result)[key if section == "task_options" else name] = read[name]
     return {**result, "task_options": task_options} if task_options else result
+
+
+def _read(values: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    """Return what the parser makes of options by full name."""
+    listed = {name: _as_list(name, value) for name, value in values.items()}
+    try:
+        found: Mapping[str, Any] = FINETUNE.parser.parse_object(listed, defaults=False)
+    except ArgumentError:
+        for name, value in listed.items():  # one by one, which takes longer, to find the one that is wrong
+            try:
+                FINETUNE.parser.parse_object({name: value}, defaults=False)
+            except ArgumentError as error:
+                raise UsageError(_wrong_type(name, values[name], where)) from error
+        raise
+    return found
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
