@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tlhub import launching, options, run
 from tlhub.finished import Run
+from tlhub.training.loop import Callback
 
 
-def finetune(task: str, *, overwrite: bool = False, **choices: Any) -> Run:
+def finetune(task: str, *, overwrite: bool = False, callbacks: Sequence[Callback] = (), **choices: Any) -> Run:
     """Adapt a checkpoint to a data set and return the finished run.
 
     Args:
         task: What is predicted, such as `"image-classification"`.
         overwrite: Replace a finished or different run in `out`.
+        callbacks: Called in the training loop after the run's own (`tlhub.training.loop.Callback`).
         choices: The run's other options: sections of the configuration as dictionaries (`train={"epochs": 3}`), a
             plain string for a section's main field (`model="google/vit-base-patch16-224"`), the command line's short
             options (`epochs=3`), or `config="run.yaml"` for a file to start from.
@@ -35,7 +38,7 @@ def finetune(task: str, *, overwrite: bool = False, **choices: Any) -> Run:
     """
     config = options.from_kwargs(task, **choices)
     launching.require_group(config.launch.num_processes)
-    return run.finetune(config, overwrite=overwrite)
+    return run.finetune(config, overwrite=overwrite, callbacks=callbacks)
 
 
 def load(folder: str | Path) -> Run:

@@ -11,8 +11,6 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from tlhub.errors import UsageError
-
 HEAD_STRATEGIES = ("scratch", "head", "last_k", "gradual_unfreezing", "full", "lora")
 """Strategies that put a fresh head on the checkpoint, of the form that `model` asks for."""
 GRADIENT_STRATEGIES = (*HEAD_STRATEGIES, "lp_ft")
@@ -239,6 +237,8 @@ class TrainConfig:
                                   strategies=GRADIENT_STRATEGIES)
     checkpoint_every: int | None = option(None, "optimizer steps between checkpoints; default: a minute or more",
                                           strategies=GRADIENT_STRATEGIES)
+    keep_last: int = option(2, "checkpoints kept; where the newest turns out damaged, the one before it is used",
+                            strategies=GRADIENT_STRATEGIES)
     max_bad_steps: int = option(5, "stop after this many non-finite steps in a row", strategies=GRADIENT_STRATEGIES)
     precision: str = option("auto", "autocast type; 'auto' is bf16 where the device computes in it, else fp32",
                             choices=("auto", "fp32", "bf16", "fp16"))
@@ -342,7 +342,7 @@ class SamplingConfig:
 
 
 IDENTITY_EXCLUDES = ("out", "launch", "log", "train.micro_batch_size", "train.gradient_checkpointing",
-                     "data.cache_dir", "data.cache_limit_gib")
+                     "data.cache_dir", "data.cache_limit_gib", "train.checkpoint_every", "train.keep_last")
 """Fields that do not belong to what a configuration is: they change neither the data seen nor the loss."""
 
 
@@ -361,23 +361,6 @@ def replace(config: RunConfig, values: dict[str, Any]) -> RunConfig:
 def as_dict(config: RunConfig) -> dict[str, Any]:
     """Return the configuration as nested plain values."""
     return dataclasses.asdict(config)
-
-
-def head_widths(head: str) -> tuple[int, ...]:
-    """Return the hidden widths that `model.head` asks for: none for `linear`, (1024, 512) for `1024,512`.
-
-    Raises:
-        UsageError: It is neither.
-    """
-    if head == "linear":
-        return ()
-    try:
-        widths = tuple(int(width) for width in head.split(","))
-    except ValueError:
-        widths = (0,)
-    if min(widths) < 1:
-        raise UsageError(f"--model.head {head!r} is neither 'linear' nor positive widths such as '1024,512'")
-    return widths
 
 
 def problem_type(config: RunConfig) -> str | None:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from tlhub.config import SECTIONS, TASK_OPTIONS, RunConfig, SamplingConfig, head_widths, task_options
+from tlhub.config import SECTIONS, TASK_OPTIONS, RunConfig, SamplingConfig, task_options
 from tlhub.errors import UsageError, nearest
 
 NUMBERS: dict[str, tuple[float, float, str]] = {
@@ -56,6 +56,7 @@ NUMBERS: dict[str, tuple[float, float, str]] = {
     "train.evaluate_every": (1, math.inf, "[)"),
     "train.patience": (1, math.inf, "[)"),
     "train.checkpoint_every": (1, math.inf, "[)"),
+    "train.keep_last": (1, math.inf, "[)"),
     "train.max_bad_steps": (1, math.inf, "[)"),
     "evaluate.resamples": (1, math.inf, "[)"),
     "log.every": (1, math.inf, "[)"),
@@ -77,6 +78,23 @@ OF_SAMPLING: dict[str, tuple[float, float, str]] = {
     "seed": NUMBERS["seed"],
 }
 """The same for the fields of `SamplingConfig`."""
+
+
+def head_widths(head: str) -> tuple[int, ...]:
+    """Return the hidden widths that `model.head` asks for: none for `linear`, (1024, 512) for `1024,512`.
+
+    Raises:
+        UsageError: It is neither.
+    """
+    if head == "linear":
+        return ()
+    try:
+        widths = tuple(int(width) for width in head.split(","))
+    except ValueError:
+        widths = (0,)
+    if min(widths) < 1:
+        raise UsageError(f"--model.head {head!r} is neither 'linear' nor positive widths such as '1024,512'")
+    return widths
 
 
 def check_values(config: RunConfig) -> None:

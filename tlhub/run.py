@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from tlhub.parsers import one_line
 from tlhub.registry import STRATEGIES, TASKS
 from tlhub.tasks.base import Task
 from tlhub.training import defaults
+from tlhub.training.loop import Callback
 from tlhub.training.processes import make_accelerator
 from tlhub.workbench import Workbench
 
@@ -58,12 +59,13 @@ def evaluate(run: Run | str | Path, source: str, **choices: Any) -> dict[str, An
     return (run if isinstance(run, Run) else Run(run)).evaluate(source, **choices)
 
 
-def finetune(config: RunConfig, *, overwrite: bool = False) -> Run:
+def finetune(config: RunConfig, *, overwrite: bool = False, callbacks: Sequence[Callback] = ()) -> Run:
     """Carry out one run, or go on with it where it was stopped.
 
     Args:
         config: What to do.
         overwrite: Empty a folder that holds another run.
+        callbacks: Called in the loop after the run's own (`tlhub.training.loop.Callback`).
 
     Returns:
         The finished run.
@@ -97,7 +99,7 @@ def finetune(config: RunConfig, *, overwrite: bool = False) -> Run:
         _record(folder, given, config, data, checkpoint, accelerator)
         _start_trackers(folder, config, accelerator)
         bench = Workbench(config, folder, accelerator, task, checkpoint, inputs, data.target, data.fingerprint,
-                          ArrayCache(cache_root(config.data)))
+                          ArrayCache(cache_root(config.data)), observers=callbacks)
         if config.evaluate.knn:
             offered = available_features(checkpoint.model, checkpoint.new_parameters)[:1]
             bench.features(offered)

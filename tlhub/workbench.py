@@ -44,8 +44,9 @@ from tlhub.strategies.base import is_augmented
 from tlhub.tasks.base import Task
 from tlhub.training import callbacks, optimizers
 from tlhub.training.inference import predict_logits
-from tlhub.training.loop import Job, train
+from tlhub.training.loop import Callback, Job, train
 from tlhub.training.objectives import ExampleLoss, Mixed
+from tlhub.training.store import CheckpointStore
 from tlhub.training.unfreezing import Schedule, Unfreezing
 
 logger = logging.getLogger(__name__)
@@ -72,6 +73,7 @@ class Workbench:
         read_features: The kind that was asked for last.
         seconds_before: Time spent training in sittings before this one.
         examples_seen: Examples trained on, over all sittings; 0 where nothing was trained by gradient.
+        observers: The caller's own callbacks, after those of the run.
     """
 
     config: RunConfig
@@ -87,6 +89,7 @@ class Workbench:
     read_features: str = ""
     seconds_before: float = 0.0
     examples_seen: int = 0
+    observers: Sequence[Callback] = ()
     problem: Problem = field(init=False)
     _scorer: tuple[nn.Module, nn.Module] | None = field(init=False, default=None)
     _told: set[str] = field(init=False, default_factory=set)
@@ -215,7 +218,7 @@ class Workbench:
         """
         self._tell_trainable(whole or model)
         job = self._job(model, inputs["train"])
-        store = callbacks.CheckpointStore(self.folder.path / "checkpoints", model)
+        store = CheckpointStore(self.folder.path / "checkpoints", model)
         progress = store.resume(job)
         if progress.step:
             self.tell(f"continued after step {progress.step} of {job.total_steps}")
@@ -229,7 +232,7 @@ class Workbench:
         train(job, progress, [
             history, callbacks.ProgressBar(Console(stderr=True)),
             audit, *([] if schedule is None else [Unfreezing(model, schedule, audit)]), validation,
-            callbacks.Checkpointing(store, validation, every=self.config.train.checkpoint_every)])
+            callbacks.Checkpointing(store, validation, every=self.config.train.checkpoint_every), *self.observers])
         if progress.stop:
             self.tell(f"stopped early: {progress.stop}")
         if progress.bad_steps:
@@ -312,7 +315,7 @@ class Workbench:
             self.tell("beware: this model has BatchNorm, whose statistics are those of one forward pass, so results "
                       "depend on launch.num_processes and train.micro_batch_size")
 
-    def _validation(self, model: nn.Module, inputs: Inputs, store: callbacks.CheckpointStore,
+    def _validation(self, model: nn.Module, inputs: Inputs, store: CheckpointStore,
                     history: callbacks.History, *, from_start: bool) -> callbacks.Validation:
         names, best = self.config.evaluate.metrics, self.config.evaluate.best
         assert best is not None

@@ -3,9 +3,9 @@ import dataclasses
 import pytest
 
 from tlhub import config
-from tlhub.config import PROBLEM_TYPES, SECTIONS, SHORT_OPTIONS, TASK_OPTIONS, RunConfig, head_widths, replace
+from tlhub.config import PROBLEM_TYPES, SECTIONS, SHORT_OPTIONS, TASK_OPTIONS, RunConfig, replace
 from tlhub.errors import UsageError
-from tlhub.limits import NUMBERS
+from tlhub.limits import NUMBERS, head_widths
 from tlhub.registry import STRATEGIES, TASKS
 
 FIELDS = [(section, field) for section, cls in SECTIONS.items() for field in dataclasses.fields(cls)]

@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import nn
 
-from tlhub.config import POOLS, ModelConfig, head_widths
+from tlhub.config import POOLS, ModelConfig
 from tlhub.errors import CheckpointError
+from tlhub.limits import head_widths
 from tlhub.models.checkpoints import Checkpoint
 from tlhub.models.heads import (
     HeadForm,

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 from torch import nn
 
-from tlhub.config import head_widths
 from tlhub.errors import UsageError
+from tlhub.limits import head_widths
 from tlhub.models.assembly import head_module, head_parameters, with_pooled_head
 from tlhub.models.features import check_kind
 from tlhub.models.freezing import freeze_all_but

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from accelerate import Accelerator
@@ -13,7 +15,8 @@ from tlhub.models.freezing import BatchNorm
 
 
 @torch.no_grad()
-def predict_logits(model: nn.Module, inputs: Inputs, accelerator: Accelerator, *, batch_size: int = 64) -> np.ndarray:
+def predict_logits(model: nn.Module, inputs: Inputs, accelerator: Accelerator, *, batch_size: int = 64,
+                   between: Callable[[], None] | None = None) -> np.ndarray:
     """Return the logits of every example once, in the order of the split.
 
     Each process takes every n-th example of a batch; what it computed is put back by global index, so nothing is
@@ -24,6 +27,7 @@ def predict_logits(model: nn.Module, inputs: Inputs, accelerator: Accelerator, *
         inputs: The split.
         accelerator: The processes to share the work with.
         batch_size: Examples of one forward pass over all processes.
+        between: Called before each batch, equally often on every process; may raise to give up.
 
     Returns:
         float32, shape (n, c), the same on every process.
@@ -34,6 +38,8 @@ def predict_logits(model: nn.Module, inputs: Inputs, accelerator: Accelerator, *
     _share_statistics(bare, accelerator)
     indices, logits = [], []
     for batch in evaluation_batches(len(inputs), inputs.lengths, batch_size):
+        if between is not None:
+            between()
         mine = share(batch, accelerator.process_index, accelerator.num_processes)
         if len(mine) == 0:
             continue

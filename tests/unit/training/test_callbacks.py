@@ -22,9 +22,10 @@ from tlhub.errors import StoppedError, TlhubError
 from tlhub.models.freezing import TrainabilityAudit
 from tlhub.strategies.base import FeatureHead
 from tlhub.training import optimizers
-from tlhub.training.callbacks import Audit, Checkpointing, CheckpointStore, History, Validation, read_history
+from tlhub.training.callbacks import Audit, Checkpointing, History, Validation, read_history
 from tlhub.training.loop import Callback, Job, Progress, train
 from tlhub.training.objectives import CrossEntropy
+from tlhub.training.store import CheckpointStore
 
 
 def make_job(**changes: Any) -> Job:

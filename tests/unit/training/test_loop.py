@@ -16,9 +16,9 @@ from tlhub.data.batches import ArrayInputs, training_batches
 from tlhub.errors import TlhubError
 from tlhub.strategies.base import FeatureHead
 from tlhub.training import optimizers
-from tlhub.training.callbacks import CheckpointStore
 from tlhub.training.loop import Callback, Job, Progress, Report, train
 from tlhub.training.objectives import CrossEntropy, balanced_weights
+from tlhub.training.store import CheckpointStore
 
 
 class Recorder(Callback):

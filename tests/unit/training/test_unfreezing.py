@@ -16,8 +16,9 @@ from tlhub import workbench
 from tlhub.errors import StoppedError, TlhubError
 from tlhub.models.blocks import Block, blocks
 from tlhub.models.freezing import freeze_all_but
-from tlhub.training.callbacks import Audit, CheckpointStore, read_history
+from tlhub.training.callbacks import Audit, read_history
 from tlhub.training.loop import Callback, Job, Progress
+from tlhub.training.store import CheckpointStore
 from tlhub.training.unfreezing import Schedule, Unfreezing
 from tlhub.workbench import Workbench
 
