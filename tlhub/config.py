@@ -149,6 +149,8 @@ class DataConfig:
     shift: float | None = option(None, "move training clips at random by up to this many seconds, silence coming in "
                                        "behind them; default: a tenth where the backbone is trained",
                                  tasks=AUDIO_TASKS, strategies=GRADIENT_STRATEGIES)
+    delay: float = option(0.0, "put silence of random length, up to this many seconds, before training clips, as far "
+                               "as max_seconds leaves room", tasks=AUDIO_TASKS, strategies=GRADIENT_STRATEGIES)
     gain: float = option(0.0, "make training clips louder or softer at random by up to this many dB", tasks=AUDIO_TASKS,
                          strategies=GRADIENT_STRATEGIES)
     noise: float | None = option(None, "mix noise into training clips, at a random signal-to-noise ratio from this "

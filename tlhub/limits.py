@@ -21,6 +21,7 @@ NUMBERS: dict[str, tuple[float, float, str]] = {
     "data.max_seconds": (0.1, math.inf, "[)"),
     "data.block_size": (2, math.inf, "[)"),
     "data.shift": (0, math.inf, "[)"),
+    "data.delay": (0, math.inf, "[)"),
     "data.gain": (0, 60, "[]"),
     "data.noise": (-60, 120, "[]"),
     "data.time_masks": (0, 100, "[]"),

@@ -104,15 +104,24 @@ class AudioInputs:
         """
         table, lengths = self._padded(indices % len(self))
         waves, own = to_device(table, device), to_device(lengths, device)
-        # A model that is not told of padding takes it for a part of the clip, unless its front end has a fixed size.
-        sizes = own if self._front.masked or self._front.samples else torch.full_like(own, waves.shape[1])
         if epoch is None or not self.augmented:
-            return self._front(waves, sizes)
+            return self._front(waves, self._sizes(waves, own))
         draws = uniforms(self._seed, epoch, indices, self._augmentation.draws)
+        if self._augmentation.delay:
+            window = min(self._most, self._front.samples or self._most)
+            waves, own = self._augmentation.delayed(waves, own, draws, window)
+        sizes = self._sizes(waves, own)
         waves, blank = self._augmentation.apply(waves, own, draws), self._augmentation.blank(draws)
         if blank is not None and sizes is not own:  # a share of the clip is blanked, not of the silence behind it
             waves, blank = blank.waves(waves, own), None
         return self._front(waves, sizes, blank)
+
+    def _sizes(self, waves: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+        """Return how much of each row the model takes for sound.
+
+        One that is not told of padding takes it for a part of the clip, unless its front end has a fixed size.
+        """
+        return own if self._front.masked or self._front.samples else torch.full_like(own, waves.shape[1])
 
     def _padded(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return sounds continued by silence, float32, shape (b, t), and the samples of each, int64, shape (b,)."""

@@ -12,7 +12,7 @@ from torch.nn.functional import pad
 from tlhub.config import DataConfig
 from tlhub.data.tensors import to_device
 
-_COLUMNS = {"shift": 1, "gain": 1, "noise": 3}
+_COLUMNS = {"shift": 1, "gain": 1, "noise": 3, "delay": 1}
 """Uniform numbers that each step needs, whether it is on or not: switching one on leaves the others as they were."""
 _LARGEST_SHIFT = 4
 """No clip is moved by more than its length divided by this, so that most of a short one stays."""
@@ -88,10 +88,10 @@ class Blank:
 
 @dataclass(frozen=True)
 class SoundAugmentation:
-    """The augmentation of clips: shift, noise, gain, and what is blanked.
+    """The augmentation of clips: delay, shift, noise, gain, and what is blanked.
 
-    A clip keeps its length: what a shift moves beyond either end is lost. A silent clip gets no noise, since there is
-    no signal to be so much louder than it.
+    Only a delay makes a clip longer: what a shift moves beyond either end is lost. A silent clip gets no noise, since
+    there is no signal to be so much louder than it.
 
     Attributes:
         rate: Samples per second.
@@ -100,6 +100,7 @@ class SoundAugmentation:
         noise: Lowest signal-to-noise ratio, in dB; the highest is 30 dB more. None for no noise.
         time_masks: Stretches of time that are blanked, and the longest as a share of the clip.
         frequency_masks: Bands that are blanked, and the widest as a share of the mel bands or of the spectrum.
+        delay: Longest silence that is put before a clip, in seconds.
     """
 
     rate: int
@@ -108,6 +109,7 @@ class SoundAugmentation:
     noise: float | None
     time_masks: tuple[int, float]
     frequency_masks: tuple[int, float]
+    delay: float = 0.0
 
     @classmethod
     def of(cls, data: DataConfig, rate: int) -> SoundAugmentation:
@@ -119,17 +121,39 @@ class SoundAugmentation:
         """
         return cls(rate=rate, shift=data.shift or 0.0, gain=data.gain, noise=data.noise,
                    time_masks=(data.time_masks, data.time_mask_share),
-                   frequency_masks=(data.frequency_masks, data.frequency_mask_share))
+                   frequency_masks=(data.frequency_masks, data.frequency_mask_share), delay=data.delay)
 
     @property
     def active(self) -> bool:
         """Whether clips are changed at all."""
-        return bool(self.shift or self.gain or self.noise is not None or self.time_masks[0] or self.frequency_masks[0])
+        return bool(self.delay or self.shift or self.gain or self.noise is not None or self.time_masks[0]
+                    or self.frequency_masks[0])
 
     @property
     def draws(self) -> int:
         """Uniform numbers that each clip needs."""
         return sum(_COLUMNS.values()) + 4 * max(self.time_masks[0], self.frequency_masks[0])
+
+    def delayed(self, waves: torch.Tensor, lengths: torch.Tensor, draws: np.ndarray,
+                window: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return clips with silence of random length before them, and their new lengths.
+
+        Args:
+            waves: Shape (n, t), float32, zero behind each clip's end.
+            lengths: Samples of each clip, int64, shape (n,), on the same device.
+            draws: Uniform numbers, shape (n, self.draws).
+            window: Samples beyond which no clip reaches.
+
+        Returns:
+            Clips, shape (n, t or the longest of them), zero behind each clip's end, and lengths, int64, shape (n,).
+        """
+        most = torch.clamp((window - lengths).clamp(min=0), max=round(self.delay * self.rate))
+        offsets = _whole(draws[:, sum(_COLUMNS.values()) - 1], most + 1)
+        longer = lengths + offsets
+        width = waves.shape[1] if waves.shape[1] >= window else int(longer.max())
+        places = torch.arange(width, device=waves.device) - offsets[:, None]
+        there = (places >= 0) & (places < lengths[:, None])
+        return pad(waves, (0, width - waves.shape[1])).gather(1, places.clamp_(0, width - 1)) * there, longer
 
     def apply(self, waves: torch.Tensor, lengths: torch.Tensor, draws: np.ndarray) -> torch.Tensor:
         """Return augmented clips, each the same whichever others are in the batch and however it is padded.
@@ -142,7 +166,7 @@ class SoundAugmentation:
         Returns:
             Shape (n, t), zero behind each clip's end.
         """
-        shift, gain, noise, _ = np.split(draws, np.cumsum(list(_COLUMNS.values())), axis=1)
+        shift, gain, noise, *_ = np.split(draws, np.cumsum(list(_COLUMNS.values())), axis=1)
         if self.shift:
             waves = self._shifted(waves, lengths, shift[:, 0])
         if self.noise is not None:

@@ -148,4 +148,4 @@ def test_what_is_blanked_is_a_share_of_the_clip_not_of_the_silence_behind_it(tmp
         values = made.batch(np.array([0]), epoch, CPU)["input_values"][0]
         assert len(values) == 2 * tiny.RATE
         blanked.append(float((values[:size] == values[-1]).float().mean()))
-    assert 0.05 < max(blanked) < 0.21
+    assert 0.05 < max(blanked) < 0.22  # the tone itself crosses zero in 1% of its samples

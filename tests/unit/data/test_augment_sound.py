@@ -98,6 +98,25 @@ def test_a_short_clip_is_moved_by_a_quarter_at_most():
     assert (moved.sum(dim=1) == 30).float().mean() > 0.05
 
 
+def test_a_delay_puts_silence_before_a_clip_and_loses_nothing():
+    waves = 1 + torch.arange(1000, dtype=torch.float32).repeat(2000, 1)
+    waves[:, 800:] = 0
+    augmentation = SoundAugmentation.of(DataConfig(delay=0.1), RATE)
+    draws = uniforms(0, 0, np.arange(2000), augmentation.draws)
+    for window, latest in ((1000, 200), (10_000, 800), (700, 0)):
+        moved, lengths = augmentation.delayed(waves, torch.full((2000,), 800), draws, window)
+        offsets = lengths - 800
+        assert (offsets.min(), offsets.max()) == (0, latest)
+        assert offsets.unique().numel() > 0.8 * latest
+        for row, offset in zip(moved[:100], offsets[:100].tolist(), strict=True):
+            assert torch.equal(row[offset:offset + 800], waves[0, :800])
+            assert not row[:offset].any()
+            assert not row[offset + 800:].any()
+    alone, _ = augmentation.delayed(waves[7:8, :800], torch.full((1,), 800), draws[7:8], 10_000)
+    together, lengths = augmentation.delayed(waves, torch.full((2000,), 800), draws, 10_000)
+    assert torch.equal(alone[0], together[7, :lengths[7]])
+
+
 def test_gain_is_within_its_decibels():
     augmentation = SoundAugmentation.of(DataConfig(gain=6.0), RATE)
     loud = augmentation.apply(torch.ones(1000, 3), torch.full((1000,), 3),
