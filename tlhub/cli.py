@@ -129,7 +129,7 @@ def _finetune(argv: list[str]) -> Ending:
         for split in ("validation", "test"):
             scores = finished.metrics.get(split) or {}
             if scores:
-                print(f"{split}: " + _scores(scores))
+                print(f"{split}: " + one_line(_scores(scores)))
         print(f"run: {finished.folder}")
     return Ending(0)
 
@@ -158,7 +158,7 @@ def _predict(argv: list[str]) -> Ending:
     finished = run.load(given["run"])
     for batch in _batches(given["input"], int(size)):
         for prediction in finished.predict(batch, **chosen, **sampling):
-            print(json.dumps(prediction, ensure_ascii=False), flush=True)
+            print(_json_line(prediction), flush=True)
     return Ending(0)
 
 
@@ -183,7 +183,7 @@ def _data_check(argv: list[str]) -> Ending:
                                    keywords=task().keywords(config))
     width = max((len(name) for name, _ in facts), default=0)
     for name, value in facts:
-        print(f"{name:<{width}}  {value}")
+        print(f"{one_line(name):<{width}}  {one_line(value)}")
     if problems:
         raise DataError("; ".join(problems))
     return Ending(0)
@@ -231,8 +231,24 @@ def _ending(error: BaseException) -> Ending:
 
 def _set_up_logging(debug: bool) -> None:
     """Let tlhub's notes through, from the first process only, and the other libraries' warnings."""
-    logging.basicConfig(format="%(message)s", stream=sys.stderr, level=logging.WARNING)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_OneLine("%(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
     logging.getLogger("tlhub").setLevel(logging.ERROR if launching.rank() else logging.DEBUG if debug else logging.INFO)
+
+
+class _OneLine(logging.Formatter):
+    """Writes each message as one line without anything that a terminal would obey."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (the library's name)
+        """Return the message of a record."""
+        return one_line(super().formatMessage(record))
+
+
+def _json_line(value: dict[str, Any]) -> str:
+    """Return a value as JSON, characters as they are where they can be printed."""
+    return "".join(char if char.isprintable() else json.dumps(char)[1:-1]
+                   for char in json.dumps(value, ensure_ascii=False))
 
 
 def _of_rank() -> str:

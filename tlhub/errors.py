@@ -57,6 +57,17 @@ def is_disk_full(error: BaseException | None) -> bool:
     return False
 
 
+def printable(text: str) -> str:
+    """Return a text with every character that is not printable as Python writes it in a literal (`\\x1b`, `\\u202e`).
+
+    What comes from data, file names and checkpoints may hold what a terminal obeys: colours and positions of the
+    cursor, line breaks, and marks that turn the direction of writing.
+    """
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
     """Words that name the valid choices closest to `name`, for the end of an error message.
 

@@ -14,10 +14,11 @@ from typing import Any, get_type_hints
 from jsonargparse import ArgumentError, ArgumentParser
 
 from tlhub.config import SECTIONS, SHORT_OPTIONS, TASK_OPTIONS, RunConfig, SamplingConfig
-from tlhub.errors import UsageError
+from tlhub.errors import UsageError, printable
 
 _KIND_WORDS = {"str": "text (in YAML, quote it)", "int": "a whole number", "float": "a number",
                "bool": "true or false", "list[str]": "a list of names"}
+_LONGEST_LINE = 2000
 _RUN_OPTIONS = ("task_options", "out", "seed")
 _OF_SAMPLING = {f.name for f in dataclasses.fields(SamplingConfig)} - {"seed"}
 _PER_TASK = {f.name: cls for cls in TASK_OPTIONS.values() for f in dataclasses.fields(cls)}
@@ -198,8 +199,11 @@ def suggestion(name: str, known: Iterable[str]) -> str:
 
 
 def one_line(text: str) -> str:
-    """Return the text with line breaks and repeated spaces as single spaces."""
-    return " ".join(text.split())
+    """Return the text as one line that is safe to print: white space as single spaces, what is not printable written
+    out, and the end cut off where it would fill a screen.
+    """
+    line = printable(" ".join(text.split()))
+    return line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]} ..."
 
 
 def _dotted(sections: Sequence[str]) -> list[str]:

@@ -1,5 +1,6 @@
 import errno
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -152,3 +153,12 @@ def test_predictions_are_json_lines(monkeypatch, capsys):
     monkeypatch.setattr("tlhub.run.load", lambda folder: Finished())
     assert cli.main(["predict", "runs/x", "a", "b"]) == 0
     assert [json.loads(line)["input"] for line in capsys.readouterr().out.splitlines()] == ["a", "b"]
+
+
+def test_what_is_printed_holds_nothing_that_a_terminal_obeys():
+    record = logging.LogRecord("tlhub", logging.INFO, "", 0, "column %s", ("a\x1b[2J\nb\u202e",), None)
+    assert cli._OneLine("%(message)s").format(record) == "column a\\x1b[2J b\\u202e"
+    row = {"input": "a\x7f\x9b\u202eb", "label": "Łódź", "text": "one\ntwo \ud800 \U0001f600"}
+    line = cli._json_line(row)
+    assert line == '{"input": "a\\u007f\\u009b\\u202eb", "label": "Łódź", "text": "one\\ntwo \\ud800 \U0001f600"}'
+    assert json.loads(line) == row

@@ -16,3 +16,10 @@ def test_nearest_names_what_is_close():
 
 def test_nearest_lists_everything_where_nothing_is_close():
     assert errors.nearest("xyz", ["lora", "full"]) == "valid: full, lora"
+
+
+def test_what_a_terminal_obeys_is_written_out():
+    hostile = {"\x1b[2J": "\\x1b[2J", "a\x00b": "a\\x00b", "\x9b31m": "\\x9b31m", "\u202eexe.gpj": "\\u202eexe.gpj",
+               "\u2066x": "\\u2066x", "\r": "\\r", "\n": "\\n", "\ud800": "\\ud800", "\U000e0041": "\\U000e0041"}
+    assert {text: errors.printable(text) for text in hostile} == hostile
+    assert errors.printable("Łódź 東京 \U0001f600") == "Łódź 東京 \U0001f600"
