@@ -218,7 +218,7 @@ class Workbench:
         """
         self._tell_trainable(whole or model)
         job = self._job(model, inputs["train"])
-        store = CheckpointStore(self.folder.path / "checkpoints", model)
+        store = CheckpointStore(self.folder.path / "checkpoints", model, keep=self.config.train.keep_last)
         progress = store.resume(job)
         if progress.step:
             self.tell(f"continued after step {progress.step} of {job.total_steps}")
@@ -240,6 +240,7 @@ class Workbench:
         whole_epochs, steps = divmod(progress.step, job.steps_per_epoch)
         self.examples_seen = whole_epochs * len(job.inputs) + steps * (self.config.train.batch_size or 0)
         store.load_best()
+        store.finish(job, progress)
 
     def _needed(self, model: nn.Module) -> dict[str, nn.Parameter]:
         """Return what every strategy has to train: the last layer, and all of the head that was drawn at random.

@@ -287,12 +287,13 @@ ACTS: dict[str, tuple[dict[str, Any], Callable[[Run, Run], bool]]] = {
                  lambda run, base: validations(run) == [1, 2] and len(losses(run)) == 2),
     "precision": ({"precision": "bf16"}, lambda run, base: 0 < abs(losses(run)[0] - losses(base)[0]) < 0.05),
 }
-ELSEWHERE = {"checkpoint_every", "max_bad_steps", "compile", "gradient_checkpointing", "huber_delta", "sampling"}
+ELSEWHERE = {"checkpoint_every", "keep_last", "max_bad_steps", "compile", "gradient_checkpointing", "huber_delta",
+             "sampling"}
 
 
 def test_every_training_option_has_a_test() -> None:
     assert set(ACTS) | ELSEWHERE == {field.name for field in dataclasses.fields(TrainConfig)}
-    assert len(ACTS) + len(ELSEWHERE) == 25
+    assert len(ACTS) + len(ELSEWHERE) == 26
 
 
 @pytest.fixture(scope="module")
@@ -335,7 +336,22 @@ def test_checkpoint_every_acts(world: World, tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr(checkpointing, "save", spy)
     world.fit(tmp_path / "run", train={"checkpoint_every": 2})
-    assert written == ["step-000000002", "step-000000004"]
+    assert written == ["step-000000002", "step-000000004", "step-000000006-final"]
+
+
+@pytest.mark.parametrize("kept", [1, 3])
+def test_keep_last_acts(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: int) -> None:
+    left: list[set[str]] = []
+    rotate = checkpointing.rotate
+
+    def spy(folder: Path, *rest: Any) -> None:
+        rotate(folder, *rest)
+        left.append({path.name for path in folder.iterdir()})
+
+    monkeypatch.setattr(checkpointing, "rotate", spy)
+    world.fit(tmp_path / "run", train={"checkpoint_every": 1, "keep_last": kept})
+    assert left[-1] == set(["step-000000006-final", "step-000000005", "step-000000004"][:kept])
+    assert len(left) == 6
 
 
 @pytest.mark.parametrize("limit", [1, 3])

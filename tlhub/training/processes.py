@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import atexit
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
-from accelerate.utils import ProjectConfiguration
+from accelerate.utils import ProjectConfiguration, broadcast_object_list
 
 from tlhub.config import RunConfig
-from tlhub.errors import UsageError, nearest
+from tlhub.errors import TlhubError, UsageError, nearest
 from tlhub.launching import leave_group
+
+_Answer = TypeVar("_Answer")
 
 _PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 _SHARDING = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
@@ -56,6 +59,29 @@ def make_accelerator(config: RunConfig, *, training: bool = True) -> Accelerator
     if launched > 1:
         atexit.register(leave_group)
     return accelerator
+
+
+def on_main(accelerator: Accelerator, work: Callable[[], _Answer]) -> _Answer:
+    """Do something on the main process alone, and return its result on all of them; an error is raised on all of them.
+
+    Raises:
+        TlhubError: On the other processes, whatever the main one failed with.
+    """
+    if accelerator.num_processes == 1:
+        return work()
+    answer: list[Any] = [None, None]
+    if accelerator.is_main_process:
+        try:
+            answer[0] = work()
+        except Exception as error:
+            known = isinstance(error, TlhubError)
+            broadcast_object_list([None, error if known else TlhubError(f"{type(error).__name__}: {error}")])
+            raise
+    broadcast_object_list(answer)
+    if answer[1] is not None:
+        raise answer[1]
+    result: _Answer = answer[0]
+    return result
 
 
 def _refuse_sharding() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,6 +14,10 @@ from tlhub.training import checkpointing
 from tlhub.training.checkpointing import Snapshot
 from tlhub.training.loop import Job, Progress
 from tlhub.training.optimizers import load_state_tensors, state_tensors
+from tlhub.training.processes import on_main
+
+_KIND, _FINAL = "step", "-final"
+"""What the names of states begin with, and what that of the state after the last step ends with: it sorts behind."""
 
 
 class CheckpointStore:
@@ -22,53 +27,79 @@ class CheckpointStore:
         folder: The run's `checkpoints/`.
         model: The bare model. What it declares trainable now is kept, with the buffers, also while it is frozen: a best
             state without what is unfrozen later would be mixed with later weights.
+        keep: How many states are kept; where the newest turns out damaged, the one before it is used.
     """
 
-    def __init__(self, folder: Path, model: nn.Module) -> None:
+    def __init__(self, folder: Path, model: nn.Module, *, keep: int = 2) -> None:
         self.folder = folder
         self.model = model
+        self.keep = keep
+        self._finished = False
         self._trained = frozenset(name for name, value in model.named_parameters() if value.requires_grad)
         self._best: dict[str, torch.Tensor] = {}
 
     def save(self, job: Job, progress: Progress) -> None:
-        """Write all that resuming needs, once for all processes; older states are removed after it is verified."""
-        if job.accelerator.is_main_process:
-            scaler = job.accelerator.scaler
-            state = {**asdict(progress), "threads": torch.get_num_threads(),
-                     "scaler": None if scaler is None else scaler.state_dict()}
-            tensors = {"model": self._weights(), "optimizer": state_tensors(job.optimizer), "best": self._best}
-            written = checkpointing.save(self.folder, f"step-{progress.step:09d}", Snapshot(tensors, state))
-            checkpointing.rotate(self.folder, "step", written)
-        job.accelerator.wait_for_everyone()
+        """Write all that resuming needs, once for all processes; older states are removed after it is verified.
+
+        Raises:
+            TlhubError: It cannot be written; on every process.
+        """
+        scaler = job.accelerator.scaler
+        self._write(job, progress, "", {"scaler": None if scaler is None else scaler.state_dict()},
+                    {"optimizer": state_tensors(job.optimizer), "best": self._best})
+
+    def finish(self, job: Job, progress: Progress) -> None:
+        """Write the weights that training ended with, so that what comes after it can be done again by itself.
+
+        Raises:
+            TlhubError: It cannot be written; on every process.
+        """
+        if not self._finished:
+            self._write(job, progress, _FINAL, {}, {})
+
+    def _write(self, job: Job, progress: Progress, suffix: str, state: Mapping[str, Any],
+               tensors: Mapping[str, Mapping[str, torch.Tensor]]) -> None:
+        def write() -> None:
+            snapshot = Snapshot({"model": self._weights(), **tensors},
+                                {**asdict(progress), "threads": torch.get_num_threads(), **state})
+            written = checkpointing.save(self.folder, f"{_KIND}-{progress.step:09d}{suffix}", snapshot)
+            checkpointing.rotate(self.folder, _KIND, written, self.keep)
+
+        on_main(job.accelerator, write)
 
     def keep_best(self) -> None:
         """Remember the present weights as the best so far."""
         self._best = {name: value.detach().to("cpu", copy=True) for name, value in self._weights().items()}
 
     def resume(self, job: Job) -> Progress:
-        """Return the progress of the newest intact checkpoint, its weights loaded; a fresh one where there is none."""
-        newest = self._agreed(job)
+        """Return the progress of the newest intact checkpoint, its weights loaded; a fresh one where there is none.
+
+        Raises:
+            CheckpointError: The newest checkpoint is intact and does not fit the model.
+        """
+        newest = on_main(job.accelerator, self._newest)
         if newest is None:
             return Progress()
-        snapshot = checkpointing.load(newest)
+        snapshot = checkpointing.load(self.folder / newest)
+        self._finished = newest.endswith(_FINAL)
         self._load(snapshot.tensors["model"])
-        self._best = dict(snapshot.tensors["best"])
-        load_state_tensors(job.optimizer, snapshot.tensors["optimizer"])
-        if job.accelerator.scaler is not None and snapshot.state["scaler"]:
+        self._best = dict(snapshot.tensors.get("best", {}))
+        load_state_tensors(job.optimizer, snapshot.tensors.get("optimizer", {}))
+        if job.accelerator.scaler is not None and snapshot.state.get("scaler"):
             job.accelerator.scaler.load_state_dict(snapshot.state["scaler"])
         torch.set_num_threads(int(snapshot.state["threads"]))
         names = {item.name for item in fields(Progress)}
         return Progress(**{key: value for key, value in snapshot.state.items() if key in names})
 
+    def _newest(self) -> str | None:
+        """Return the name of the checkpoint to go on from, which all processes have to agree on."""
+        checkpointing.clean(self.folder)
+        newest = checkpointing.latest(self.folder, _KIND)
+        return None if newest is None else newest.name
+
     def load_best(self) -> None:
         """Put the best weights back into the model, where there was a validation."""
         self._load(self._best)
-
-    def _agreed(self, job: Job) -> Path | None:
-        if job.accelerator.is_main_process:
-            checkpointing.latest(self.folder, "step")
-        job.accelerator.wait_for_everyone()
-        return checkpointing.latest(self.folder, "step")
 
     def _weights(self) -> dict[str, torch.Tensor]:
         trained = {name: value for name, value in self.model.named_parameters() if name in self._trained}
