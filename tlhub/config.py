@@ -118,6 +118,8 @@ class DataConfig:
     validation_fraction: float = option(0.1, "share of the training data set aside where there is no validation split")
     test_fraction: float = option(0.1, "share set aside for the test where the data has a single split")
     max_train_examples: int | None = option(None, "use at most this many training examples, drawn by class")
+    max_evaluation_examples: int | None = option(None, "score at most this many examples of validation, and of the "
+                                                       "test, drawn by class; default: all")
     max_bad_fraction: float = option(0.01, "share of undecodable examples up to which the run goes on")
     max_length: int | None = option(None, "tokens kept of a text", tasks=TEXT_TASKS)
     max_seconds: float | None = option(None, "seconds kept of a clip, from its start; default: what the checkpoint "
@@ -187,6 +189,8 @@ class StrategyConfig:
     k: int = option(2, "how many of the last blocks are trained, with the head", strategies=("last_k",))
     freeze_stem: bool = option(False, "leave what stands before the first block as it is, as is usual for the "
                                       "convolutions of wav2vec2", strategies=("full", "lp_ft", "gradual_unfreezing"))
+    freeze_batch_norm: bool = option(False, "leave the statistics of BatchNorm as the checkpoint has them, so that no "
+                                            "example of a batch sees the others", strategies=BACKBONE_STRATEGIES)
     unfreeze_fraction: float = option(0.5, "share of the steps by whose end every block has been unfrozen",
                                       strategies=("gradual_unfreezing",))
 

@@ -121,7 +121,7 @@ class Run:
             return []
         if generates:
             return self._go_on(examples.inputs, SamplingConfig(**sampling))
-        logits = self.logits(self._inputs(examples), batch_size=batch_size or 64)
+        logits = self.logits(self.inputs(examples), batch_size=batch_size or 64)
         rows = self.problem.predictions(logits, self.target.names)
         return [{"input": str(name), **row} for name, row in zip(examples.ids, rows, strict=True)]
 
@@ -163,7 +163,7 @@ class Run:
         section = self._data_section(source, choices)
         examples = prepare_evaluation(section, self.task.modality, target=self.target, pairs=self.record["pairs"],
                                       keywords=self.task.keywords(self.config))
-        inputs = self._inputs(examples)
+        inputs = self.inputs(examples)
         logits, problem = self.logits(inputs), self.problem
         scores = results.score_split(problem, logits, inputs.labels, self.config)
         facts = problem.facts({"test": logits}, {"test": inputs.labels}, {"test": examples.groups}, self.label_names,
@@ -193,7 +193,8 @@ class Run:
     def _model(self) -> nn.Module:
         return self._load()[0]
 
-    def _inputs(self, examples: Any) -> Inputs:
+    def inputs(self, examples: Any) -> Inputs:
+        """Return examples (`tlhub.data.prepare.Examples`) as what the saved model reads."""
         config = dataclasses.replace(self.config, data=dataclasses.replace(self.config.data, cache_limit_gib=0.0))
         return self.task.inputs(examples, self._load()[1], config, fingerprint="")
 

@@ -16,6 +16,7 @@ NUMBERS: dict[str, tuple[float, float, str]] = {
     "data.validation_fraction": (0, 1, "[)"),
     "data.test_fraction": (0, 1, "[)"),
     "data.max_train_examples": (1, math.inf, "[)"),
+    "data.max_evaluation_examples": (1, math.inf, "[)"),
     "data.max_bad_fraction": (0, 1, "[]"),
     "data.max_length": (1, math.inf, "[)"),
     "data.max_seconds": (0.1, math.inf, "[)"),

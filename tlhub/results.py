@@ -104,6 +104,8 @@ def finish(bench: Workbench, fitted: Fitted, data: PreparedData, times: dict[str
         return
     fitted.outputs.fold(fitted.model)
     outputs, calibration = _calibrated(bench, fitted, outputs)
+    for observer in bench.observers:
+        observer.on_result(fitted.model, outputs)
     scores = {split: score_split(bench.problem, values, bench.inputs[split].labels, bench.config)
               for split, values in outputs.items()}
     breakdowns = {split: breakdown(values, bench.inputs[split].labels, bench.target.names)

@@ -30,7 +30,7 @@ from tlhub.folder import RunFolder
 from tlhub.models.blocks import block_index, blocks
 from tlhub.models.checkpoints import Checkpoint
 from tlhub.models.features import extract_features
-from tlhub.models.freezing import BatchNorm, frozen_modules, trainable_report
+from tlhub.models.freezing import BatchNorm, freeze_batch_norm, frozen_modules, trainable_report
 from tlhub.models.heads import PooledClassifier, drawn_parameters, feature_width, output_layer, output_parameters
 from tlhub.models.loading import quiet
 from tlhub.models.memory import recompute_blocks
@@ -216,6 +216,8 @@ class Workbench:
             TlhubError: Tensors moved that should not have, or did not that should; or steps were not finite.
             StoppedError: The run was asked to stop.
         """
+        if self.config.strategy.freeze_batch_norm:
+            freeze_batch_norm(model)
         self._tell_trainable(whole or model)
         job = self._job(model, inputs["train"])
         store = CheckpointStore(self.folder.path / "checkpoints", model, keep=self.config.train.keep_last)
@@ -314,7 +316,8 @@ class Workbench:
         frozen = set(frozen_modules(model))
         if split and any(isinstance(module, BatchNorm) and module not in frozen for module in model.modules()):
             self.tell("beware: this model has BatchNorm, whose statistics are those of one forward pass, so results "
-                      "depend on launch.num_processes and train.micro_batch_size")
+                      "depend on launch.num_processes and train.micro_batch_size; --strategy.freeze_batch_norm true "
+                      "leaves the statistics as they are")
 
     def _validation(self, model: nn.Module, inputs: Inputs, store: CheckpointStore,
                     history: callbacks.History, *, from_start: bool) -> callbacks.Validation:

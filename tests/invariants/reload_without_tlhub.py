@@ -120,7 +120,7 @@ def main() -> None:
     for cell, folder in custom.items():
         run = tlhub.load(folder)
         values = json.loads((folder / "values.json").read_text())["values"]
-        off = distance({"logits": run.logits(run._inputs(run.task.read(values, pairs=False)))}, folder)
+        off = distance({"logits": run.logits(run.inputs(run.task.read(values, pairs=False)))}, folder)
         found[cell] = "tlhub head" if off < 1e-5 else f"off by {off}"
     sys.stdout.write("\n" + json.dumps(found) + "\n")
 

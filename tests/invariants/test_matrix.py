@@ -110,7 +110,7 @@ def predicted(run: Run, values: list[str]) -> dict[str, np.ndarray]:
 
     The `nll` of a text is the summed negative log-likelihood of its tokens and its end, after its beginning.
     """
-    found = run.logits(run._inputs(run.task.read(values, pairs=False)))
+    found = run.logits(run.inputs(run.task.read(values, pairs=False)))
     if run.config.task not in GENERATION_TASKS:
         assert found.shape == (len(values), len(run.label_names))
         return {"logits": found}

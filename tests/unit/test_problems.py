@@ -218,7 +218,7 @@ def test_calibration_divides_the_saved_logits(models: dict[str, str], tmp_path: 
     assert found["temperature"] == pytest.approx(cooled.metrics["calibration"]["temperature"])
     before, after = found["ece"]["test"]
     assert (plain.metrics["test"]["ece"], cooled.metrics["test"]["ece"]) == pytest.approx((before, after))
-    logits = [run.logits(run._inputs(run.task.read(["the rain"], pairs=False))) for run in (plain, cooled)]
+    logits = [run.logits(run.inputs(run.task.read(["the rain"], pairs=False))) for run in (plain, cooled)]
     np.testing.assert_allclose(logits[1], logits[0] / found["temperature"], atol=1e-5)
     agrees(cooled, data)
 

@@ -142,16 +142,19 @@ def finish(draft: Draft, data: DataConfig, modality: str, *, seed: int) -> Prepa
     names = draft.kind.names(train.labels)
     _check_names(draft, names, data)
     _stop_if_wrong(draft)
-    most = data.max_train_examples if draft.kind.divisible else None
-    if most is None and data.max_train_examples is not None and data.max_train_examples < len(train):
+    if not draft.kind.divisible and data.max_train_examples is not None and data.max_train_examples < len(train):
         draft.splits["train"] = _subset(draft.kind, train, data.max_train_examples, seed)
         draft.notes.append(f"training uses {data.max_train_examples} of {len(train)} examples, drawn "
                            f"{draft.kind.evenly}")
     draft.kind.check_training(draft.splits["train"].labels)
+    if data.max_evaluation_examples is not None and not draft.kind.divisible:
+        _score_fewer(draft, data.max_evaluation_examples, seed)
     if draft.columns.group is not None:
         draft.notes.append(_groups_told(draft))
     splits = {split: _examples(draft.kind, rows, names) for split, rows in draft.splits.items()}
-    splits["train"] = dataclasses.replace(splits["train"], most=most)
+    if draft.kind.divisible:
+        splits = {split: dataclasses.replace(examples, most=data.max_train_examples if split == "train"
+                                             else data.max_evaluation_examples) for split, examples in splits.items()}
     return PreparedData(splits, Target(draft.kind.problem_type, names), draft.columns, tuple(draft.quarantined),
                         tuple(draft.notes), _fingerprint(draft.splits, names), draft.columns.pair is not None)
 
@@ -273,6 +276,17 @@ def _subset(kind: Kind, train: Rows, total: int, seed: int) -> Rows:
         raise DataError(f"data.max_train_examples {total} is less than the {count} {kind.strata_noun}; each needs one "
                         "example")
     return train.take(draw(strata, total, seed=seed, purpose="training subset"))
+
+
+def _score_fewer(draft: Draft, most: int, seed: int) -> None:
+    """Keep so many examples of validation and test: of each class where that is possible, otherwise any."""
+    for split, rows in draft.splits.items():
+        if split != "train" and len(rows) > most:
+            strata = draft.kind.strata(rows.labels, most)
+            if len(np.unique(strata)) > most:
+                strata = np.zeros(len(rows), np.int64)
+            draft.splits[split] = rows.take(draw(strata, most, seed=seed, purpose=f"subset of {split}"))
+            draft.notes.append(f"{split} is scored on {most} of {len(rows)} examples")
 
 
 def _examples(kind: Kind, rows: Rows, names: tuple[str, ...], split: str = "") -> Examples:

@@ -16,6 +16,8 @@ NAMED = 5
 """Tensors named in a message before the rest is counted."""
 FIRM = 1e-4
 """Share of the model's largest gradient above which a tensor must move; a smaller step can vanish in rounding."""
+_KEEPS_STATISTICS = "tlhub_keeps_statistics"
+"""Marks a BatchNorm that evaluates although it may be trained."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ def freeze_stem(model: nn.Module, strategy: str) -> None:
 
 
 def frozen_modules(model: nn.Module) -> list[nn.Module]:
-    """Return the modules that must evaluate while the model trains, from `requires_grad` alone."""
+    """Return the modules that must evaluate while the model trains, from `requires_grad` and `freeze_batch_norm`."""
     modules = list(model.modules())
     trained = [any(parameter.requires_grad for parameter in module.parameters()) for module in modules]
     own = [any(parameter.requires_grad for parameter in module.parameters(recurse=False)) for module in modules]
@@ -89,8 +91,22 @@ def frozen_modules(model: nn.Module) -> list[nn.Module]:
     return [
         module
         for position, module in enumerate(modules)
-        if not trained[position] and (position < first or isinstance(module, BatchNorm))
+        if (not trained[position] and (position < first or isinstance(module, BatchNorm)))
+        or _KEEPS_STATISTICS in vars(module)
     ]
+
+
+def freeze_batch_norm(model: nn.Module) -> None:
+    """Leave the statistics of every BatchNorm as they are, whatever else of the model is frozen or not, now or later.
+
+    Args:
+        model: The model, not yet wrapped for several processes.
+    """
+    for module in model.modules():
+        if isinstance(module, BatchNorm):
+            vars(module)[_KEEPS_STATISTICS] = True
+            vars(module)["train"] = StayInEvaluation(module)
+            module.training = False
 
 
 def trainable_report(model: nn.Module) -> list[BlockShare]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -132,6 +132,14 @@ class Callback:
 
     def on_end(self, job: Job, progress: Progress) -> None:
         """At the end of a sitting, whether training ended, was stopped, or failed."""
+
+    def on_result(self, model: nn.Module, outputs: Mapping[str, np.ndarray]) -> None:
+        """Once, on the main process, when the run's result is there; also where nothing was trained by gradient.
+
+        Args:
+            model: The whole model, as it is about to be saved.
+            outputs: Its final outputs by split, float32, shape (n, k).
+        """
 
 
 def train(job: Job, progress: Progress, callbacks: Sequence[Callback]) -> Progress:

@@ -181,6 +181,8 @@ def test_fewer_examples(tmp_path, config):
     prepared = read(config(path, max_train_examples=5))
     assert (len(prepared.splits["train"]), prepared.splits["train"].most) == (1, 5)
     assert prepared.splits["validation"].most is None
+    scored = read(config(path, max_evaluation_examples=2)).splits
+    assert [scored[split].most for split in ("train", "validation", "test")] == [None, 2, 2]
 
 
 def test_report(tmp_path, config):

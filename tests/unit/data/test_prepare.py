@@ -147,6 +147,17 @@ def test_training_subset_by_class(tmp_path, config):
         prepare(config(path, max_train_examples=1), "text", seed=0)
 
 
+def test_fewer_examples_are_scored(tmp_path, config):
+    path = write(tmp_path / "a.csv", csv_rows(100))
+    data = prepare(config(path, max_evaluation_examples=6), "text", seed=0)
+    assert sizes(data) == {"train": 80, "validation": 6, "test": 6}
+    assert [np.bincount(data.splits[split].labels).tolist() for split in ("validation", "test")] == [[3, 3], [3, 3]]
+    assert "validation is scored on 6 of 10 examples" in data.notes
+    assert sizes(prepare(config(path, max_evaluation_examples=1), "text", seed=0))["test"] == 1
+    whole = prepare(config(path, max_evaluation_examples=10), "text", seed=0)
+    assert whole.fingerprint == prepare(config(path), "text", seed=0).fingerprint != data.fingerprint
+
+
 def test_empty_texts_are_quarantined(tmp_path, config):
     path = write(tmp_path / "a.csv", csv_rows(200) + ",pos\n")
     data = prepare(config(path), "text", seed=0)

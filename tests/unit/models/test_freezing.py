@@ -13,7 +13,7 @@ from torch import nn
 from tests import tiny
 from tlhub.errors import TlhubError
 from tlhub.models.blocks import block_index
-from tlhub.models.freezing import TrainabilityAudit, freeze_all_but, trainable_report
+from tlhub.models.freezing import TrainabilityAudit, freeze_all_but, freeze_batch_norm, trainable_report
 
 LABELS = ("x", "y", "z")
 
@@ -70,6 +70,17 @@ def test_frozen_batch_norms_above_a_trained_layer_evaluate() -> None:
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     assert norms
     assert not any(norm.training for norm in norms)
+
+
+def test_batch_norms_that_are_trained_can_keep_their_statistics() -> None:
+    model = tiny.model("resnet", LABELS)
+    freeze_batch_norm(model)
+    freeze_all_but(model, lambda name: True)
+    before = {name: tensor.clone() for name, tensor in model.named_buffers()}
+    steps(model.train(), "resnet", TrainabilityAudit(model))
+    assert len(before) > 10
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.named_buffers())
+    assert all(parameter.requires_grad for parameter in model.parameters())
 
 
 def test_the_report_counts() -> None:
