@@ -199,9 +199,7 @@ def suggestion(name: str, known: Iterable[str]) -> str:
 
 
 def one_line(text: str) -> str:
-    """Return the text as one line that is safe to print: white space as single spaces, what is not printable written
-    out, and the end cut off where it would fill a screen.
-    """
+    """Return the text as one line that can be printed: escaped, single-spaced, and cut where it would fill a screen."""
     line = printable(" ".join(text.split()))
     return line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]} ..."
 

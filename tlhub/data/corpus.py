@@ -38,7 +38,7 @@ def find_corpus(root: Path) -> tuple[dict[str, Table], tuple[str, ...]] | None:
             raise DataError(f"split {split!r} is given twice, by '{parts[split][0]}' and '{folder.name}'; keep one")
         if found:
             parts[split] = found
-    tables = tables_in(root)
+    tables = tables_in(root, root)
     around = not direct and len(visible_folders(root)) == 1  # a folder around everything, splits perhaps
     if not parts and not split_tables(tables) and not around:
         found = [path for path in files_below(root, root, _ENDINGS) if not _is_about(path)]

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from tlhub.data.tables import TABLE_ENDINGS
 from tlhub.errors import DataError
@@ -25,6 +25,9 @@ _SPLITS = {
     "test": "test", "testing": "test",
 }
 _CLUTTER = {"thumbs.db", "desktop.ini"}
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://|file:", re.IGNORECASE)
+_DEEPEST = 100
+"""Folders within folders that are looked into."""
 
 
 def split_name(name: str) -> str | None:
@@ -37,10 +40,21 @@ def visible_folders(folder: Path) -> list[Path]:
     return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith((".", "__")))
 
 
-def tables_in(folder: Path) -> list[Path]:
-    """Return the tables directly in `folder`, by name."""
-    return sorted(entry for entry in folder.iterdir() if entry.is_file() and not entry.name.startswith(".")
-                  and entry.suffix.lower() in TABLE_ENDINGS)
+def tables_in(folder: Path, root: Path) -> list[Path]:
+    """Return the tables directly in `folder`, by name.
+
+    Args:
+        folder: Where to look.
+        root: The data folder, resolved.
+
+    Raises:
+        DataError: A link leads out of the data folder.
+    """
+    found = sorted(entry for entry in folder.iterdir() if entry.is_file() and not entry.name.startswith(".")
+                   and entry.suffix.lower() in TABLE_ENDINGS)
+    for path in found:
+        check_inside(root, path)
+    return found
 
 
 def split_folders(folder: Path) -> dict[str, Path]:
@@ -115,7 +129,7 @@ def scan_classes(folder: Path, root: Path, endings: tuple[str, ...]) -> ClassFil
     found = ClassFiles()
     for class_folder in visible_folders(folder):
         before = len(found.files)
-        for path in _walk(class_folder, root, frozenset()):
+        for path in _walk(class_folder, root):
             if path.suffix.lower() in endings:
                 found.files.append(path.relative_to(root).as_posix())
                 found.labels.append(class_folder.name)
@@ -127,10 +141,19 @@ def scan_classes(folder: Path, root: Path, endings: tuple[str, ...]) -> ClassFil
     return found
 
 
-def holds_files(folder: Path, endings: tuple[str, ...]) -> bool:
-    """Return whether some class folder in `folder` holds, at any depth, a file with one of the endings."""
+def holds_files(folder: Path, root: Path, endings: tuple[str, ...]) -> bool:
+    """Return whether some class folder in `folder` holds, at any depth, a file with one of the endings.
+
+    Args:
+        folder: Holds one folder a class.
+        root: The data folder, resolved.
+        endings: Endings that count, in lower case; upper case counts as well.
+
+    Raises:
+        DataError: A link leads out of the data folder.
+    """
     return any(path.suffix.lower() in endings for class_folder in visible_folders(folder)
-               for path in _walk(class_folder, folder, frozenset(), strict=False))
+               for path in _walk(class_folder, root))
 
 
 def files_below(folder: Path, root: Path, endings: tuple[str, ...]) -> list[Path]:
@@ -144,24 +167,32 @@ def files_below(folder: Path, root: Path, endings: tuple[str, ...]) -> list[Path
     Raises:
         DataError: A link leads out of the data folder.
     """
-    return [path for path in _walk(folder, root, frozenset()) if path.suffix.lower() in endings]
+    return [path for path in _walk(folder, root) if path.suffix.lower() in endings]
 
 
-def _walk(folder: Path, root: Path, above: frozenset[str], *, strict: bool = True) -> Iterator[Path]:
-    """Yield files below `folder` by name; links are followed only where they stay in `root`, and never in circles."""
+def _walk(folder: Path, root: Path, seen: set[str] | None = None) -> Iterator[Path]:
+    """Yield files below `folder` by name; links are followed only where they stay in `root`, to each folder once."""
+    seen = set() if seen is None else seen
+    check_inside(root, folder)
     real = os.path.realpath(folder)
-    if real in above:
+    if real in seen:
         return
-    with os.scandir(folder) as listing:
-        entries = sorted(listing, key=lambda entry: entry.name)
+    seen.add(real)
+    if len(folder.parts) - len(root.parts) > _DEEPEST:
+        raise DataError(f"'{root}' holds folders within folders, {_DEEPEST} deep; name one further in")
+    try:
+        with os.scandir(folder) as listing:
+            entries = sorted(listing, key=lambda entry: entry.name)
+    except OSError as error:
+        raise DataError(f"folder '{folder}' cannot be read ({error.strerror}); check it") from None
     for entry in entries:
         if entry.name.startswith(".") or entry.name.lower() in _CLUTTER:
             continue
-        if entry.is_symlink() and strict:
-            _check_inside(root, Path(entry.path), entry.path)
         if entry.is_dir():
-            yield from _walk(Path(entry.path), root, above | {real}, strict=strict)
+            yield from _walk(Path(entry.path), root, seen)
         elif entry.is_file():
+            if entry.is_symlink():
+                check_inside(root, Path(entry.path))
             yield Path(entry.path)
 
 
@@ -173,19 +204,32 @@ def file_in(root: Path, name: str) -> Path:
         name: What the table says.
 
     Raises:
-        DataError: The name is a web address or leads out of the folder.
+        DataError: The name is an address or leads out of the folder, on this or another system.
     """
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", name):
-        raise DataError(f"file {name!r} is a web address; download it into '{root}' and name the local file")
+    if _ADDRESS.match(name):
+        raise DataError(f"file {name!r} is an address; bring it into '{root}' and name the local file")
+    elsewhere = PureWindowsPath(name)
+    if elsewhere.drive or name.startswith("\\") or ("\\" in name and ".." in elsewhere.parts):
+        raise DataError(f"file {name!r} leads out of the data folder '{root}'; name files relative to it")
     path = root / name
-    _check_inside(root, path, name)
+    check_inside(root, path, name)
     return path
 
 
-def _check_inside(root: Path, path: Path, given: str) -> None:
+def check_inside(root: Path, path: Path, given: str | None = None) -> None:
+    """Check that a path, links followed, stays in the data folder.
+
+    Args:
+        root: The data folder, resolved.
+        path: What is to be read.
+        given: What the data call it, for the message.
+
+    Raises:
+        DataError: It leads out.
+    """
     try:
         inside = Path(os.path.realpath(path)).is_relative_to(root)
     except ValueError:
         inside = False
     if not inside:
-        raise DataError(f"file {given!r} leads out of the data folder '{root}'; keep every file inside it")
+        raise DataError(f"file {given or str(path)!r} leads out of the data folder '{root}'; keep every file inside it")

@@ -21,6 +21,8 @@ from tlhub.data.files import (
     FILE_ENDINGS,
     FILE_MODALITIES,
     FILE_NOUNS,
+    check_inside,
+    files_below,
     holds_files,
     scan_classes,
     split_folders,
@@ -29,6 +31,7 @@ from tlhub.data.files import (
     tables_in,
     visible_folders,
 )
+from tlhub.data.saved import is_saved, read_saved
 from tlhub.data.tables import TABLE_ENDINGS, Table, first_line, quiet, read_table, read_utf8
 from tlhub.errors import DataError, UsageError, nearest
 
@@ -98,8 +101,9 @@ def _from_file(path: Path, data: DataConfig, modality: str) -> Source:
 
 
 def _from_folder(root: Path, data: DataConfig, modality: str) -> Source:
-    if (root / "dataset_dict.json").is_file() or (root / "dataset_info.json").is_file():
-        return _from_saved(root)
+    if is_saved(root):
+        splits, notes = _by_split(read_saved(root))
+        return Source(splits, root, notes)
     if data.metadata:
         return _from_metadata(root, data)
     if modality == "corpus":
@@ -117,19 +121,10 @@ def _from_folder(root: Path, data: DataConfig, modality: str) -> Source:
 def _from_corpus(root: Path, data: DataConfig) -> Source:
     """Read text files, or tables where there are none or one of their columns is named."""
     named = (data.text_column, data.prompt_column, data.completion_column, data.messages_column)
-    found = find_corpus(root) if named == (None,) * len(named) or not tables_in(root) else None
+    found = find_corpus(root) if named == (None,) * len(named) or not tables_in(root, root) else None
     if found is not None:
         return Source(found[0], root, found[1])
     return _from_tables(root, data) or _from_inner(root, data, "corpus")
-
-
-def _from_saved(root: Path) -> Source:
-    try:
-        loaded = datasets.load_from_disk(str(root))
-    except (OSError, ValueError, KeyError, TypeError, datasets.exceptions.DatasetsError) as error:
-        raise DataError(f"saved data set '{root}' cannot be read ({first_line(error)}); save it again") from None
-    splits, notes = _by_split(loaded)
-    return Source(splits, root, notes)
 
 
 def _from_hub(name: str) -> Source:
@@ -194,8 +189,10 @@ def _from_metadata(root: Path, data: DataConfig) -> Source:
     """Read the one table that describes the files of a folder."""
     names = [data.metadata] if data.metadata else [name for name in _METADATA if (root / name).is_file()]
     path = next((path for name in names for path in (root / name, Path(name).expanduser()) if path.is_file()), None)
+    if path is not None and path.parent == root:
+        check_inside(root, path)
     if path is None:
-        tables = ", ".join(table.name for table in tables_in(root)) or "none"
+        tables = ", ".join(table.name for table in tables_in(root, root)) or "none"
         raise DataError(f"data.metadata '{data.metadata}' is not in '{root}'; tables there: {tables}")
     if path.suffix.lower() not in TABLE_ENDINGS:
         raise DataError(f"data.metadata '{path}' is not a table; its ending has to be {', '.join(TABLE_ENDINGS)}")
@@ -216,6 +213,7 @@ def _from_split_metadata(root: Path, parts: Mapping[str, Path], data: DataConfig
                         "put a metadata table beside the files of each split, or one above them")
     splits = {}
     for split, path in parts.items():
+        check_inside(root, path)
         folder = path.parent.name
         table = read_table([path], f"{folder}/{path.name}", cache_root(data) / "tables")
         column = data.file_column or next((name for name in FILE_COLUMNS if name in table.rows.column_names), None)
@@ -230,14 +228,14 @@ def _from_classes(root: Path, modality: str) -> Source | None:
     """Read class folders, within folders of splits or directly."""
     endings = FILE_ENDINGS[modality]
     parts = split_folders(root)
-    if not any(holds_files(folder, endings) for folder in parts.values() or [root]):
+    if not any(holds_files(folder, root, endings) for folder in parts.values() or [root]):
         return None
     folders = visible_folders(root)
-    if not parts and len(folders) == 1 and holds_files(folders[0], endings):
+    if not parts and len(folders) == 1 and holds_files(folders[0], root, endings):
         return None  # not a class, but a folder around everything
     others = [folder.name for folder in folders if folder not in parts.values()] if parts else []
     notes = [f"folders beside the splits are ignored: {', '.join(others)}"] if others else []
-    tables = [table.name for table in tables_in(root)]
+    tables = [table.name for table in tables_in(root, root)]
     if tables:
         ignored = ", ".join(tables)
         notes.append(f"classes come from the folders; ignored: {ignored} (--data.metadata {tables[0]} uses it)")
@@ -257,8 +255,8 @@ def _from_classes(root: Path, modality: str) -> Source | None:
 
 def _from_tables(root: Path, data: DataConfig) -> Source | None:
     """Read a folder of tables named like splits, or with a single table."""
-    folder = root if tables_in(root) or not (root / "data").is_dir() else root / "data"
-    tables = tables_in(folder)
+    folder = root if tables_in(root, root) or not (root / "data").is_dir() else root / "data"
+    tables = tables_in(folder, root)
     if not tables:
         return None
     cache_dir = cache_root(data) / "tables"
@@ -339,15 +337,14 @@ def list_files(value: str, modality: str) -> list[str]:
         modality: `image` or `audio`.
 
     Raises:
-        DataError: There is no such file, or the folder holds none of this kind.
+        DataError: There is no such file, the folder holds none of this kind, or a link leads out of it.
     """
     path = Path(value).expanduser()
     if path.is_file():
         return [str(path)]
     if not path.is_dir():
         raise DataError(f"'{value}' is no file and no folder; check the path")
-    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in FILE_ENDINGS[modality])
-    found = [str(file) for file in files if file.is_file()]
+    found = [str(file) for file in files_below(path, path.resolve(), FILE_ENDINGS[modality])]
     if not found:
         raise DataError(f"folder '{value}' holds no {FILE_NOUNS[modality]}, which end in "
                         f"{', '.join(FILE_ENDINGS[modality][:5])}; name one that does")

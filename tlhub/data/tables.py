@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
+import os
 import re
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +17,20 @@ import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
+import pyarrow.parquet
 
-from tlhub.errors import DataError
+from tlhub.errors import DataError, is_disk_full
 
 TABLE_ENDINGS = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
+_ALWAYS_READ = 2**30
+"""Size up to which files are read without asking for the memory that is free, which leaves out what can be freed."""
+_MOST_DELIMITED = 2**31 - 2
+"""Bytes that the parser of csv files takes as one block."""
+_LONGEST_HEADER = 2**20
+_LINE = re.compile(r"[^\r\n]+")
+_DEEPEST = 50
+"""Levels of lists and objects in a record."""
+_ROWS_A_BYTE = 8
 _HALF = re.compile(r"\\u[dD][89a-fA-F]")
 """What halves of surrogate pairs look like in JSON, those that belong together included."""
 
@@ -117,24 +129,53 @@ def read_bytes(path: Path) -> bytes:
     """Return the content of a file.
 
     Raises:
-        DataError: It cannot be read.
+        DataError: It cannot be read, is no file, or is larger than the memory that is free.
     """
     try:
+        facts, free = path.stat(), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+        if not stat.S_ISREG(facts.st_mode):
+            raise DataError(f"'{path}' is no file; give one")
+        if facts.st_size > max(free, _ALWAYS_READ):
+            raise DataError(f"'{path}' is {facts.st_size / 2**30:.1f} GiB large, and {free / 2**30:.1f} GiB of memory "
+                            "are free; divide it, or write it as parquet")
         return path.read_bytes()
     except OSError as error:
         raise DataError(f"'{path}' cannot be read ({error.strerror or error}); check the file") from None
 
 
+def read_json(path: Path) -> Any:
+    """Return the content of a JSON file.
+
+    Raises:
+        DataError: It cannot be read, or is not JSON.
+    """
+    try:
+        return json.loads(read_utf8(path))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"'{path}' is not JSON ({first_line(error)}); write it again") from None
+
+
 def _read_parquet(paths: Sequence[Path], cache_dir: Path) -> datasets.Dataset:
     try:
+        for path in paths:
+            _check_parquet(path)
         with quiet():
             rows = datasets.Dataset.from_parquet([str(path) for path in paths], cache_dir=str(cache_dir))
-    except (OSError, ValueError, TypeError, pa.ArrowException, datasets.exceptions.DatasetsError) as error:
+    except Exception as error:  # of Arrow, of `datasets`, and of what either makes of a description in the file
+        if isinstance(error, DataError) or is_disk_full(error):
+            raise
         cause = error.__cause__ or error
         raise DataError(f"'{paths[0]}' cannot be read as parquet ({first_line(cause)}); write it again") from None
     if not isinstance(rows, datasets.Dataset) or rows.num_rows == 0:
         raise DataError(f"'{paths[0]}' holds no rows; remove it or fill it")
     return rows
+
+
+def _check_parquet(path: Path) -> None:
+    """Refuse a file that unfolds to far more than it holds: rows that differ take a part of a byte each at least."""
+    announced = pyarrow.parquet.read_metadata(path).num_rows
+    if announced > _ROWS_A_BYTE * path.stat().st_size:
+        raise DataError(f"'{path}' announces {announced} rows in {path.stat().st_size} bytes; write it again")
 
 
 def _read_text_table(path: Path) -> datasets.Dataset:
@@ -149,20 +190,44 @@ def _first_line(path: Path) -> int:
 
 def _read_delimited(path: Path) -> datasets.Dataset:
     text = read_utf8(path)
-    header = next((line for line in text.splitlines() if line.strip()), "")
+    header = next((line for line in _LINE.findall(text[:_LONGEST_HEADER]) if line.strip()), "")
+    if len(header) == _LONGEST_HEADER:
+        raise DataError(f"'{path}' has a first line of {_LONGEST_HEADER} characters or more; give it a line with the "
+                        "names of the columns")
     delimiter = "\t" if path.suffix.lower() == ".tsv" else max(",;\t", key=header.count)
-    names = [name.strip() for name in next(csv.reader([header], delimiter=delimiter), [])]
+    names = _names_in(header, delimiter, path)
+    start = text.index(header) + len(header)
+    body = text[start:].lstrip("\r\n").encode()
+    if not body.strip():
+        raise DataError(f"'{path}' has a header and no rows; fill it or remove it")
+    if len(body) > _MOST_DELIMITED:
+        raise DataError(f"'{path}' is {len(body) / 2**30:.1f} GiB large, the limit is {_MOST_DELIMITED / 2**30:.0f}; "
+                        "divide it, or write it as parquet")
+    return _dataset(_parse(path, body, names, delimiter), path)
+
+
+def _names_in(header: str, delimiter: str, path: Path) -> list[str]:
+    try:
+        names = [name.strip() for name in next(csv.reader([header], delimiter=delimiter), [])]
+    except csv.Error as error:
+        raise DataError(f"'{path}' has a first line that cannot be read ({error}); it needs the names of the "
+                        "columns") from None
     if not names:
         raise DataError(f"'{path}' is empty; it needs a line with the names of the columns, and rows")
     doubled = sorted({name for name in names if names.count(name) > 1})
     if doubled:
         raise DataError(f"'{path}' has more than one column named {doubled[0]!r}; rename or remove one")
-    content = text.encode()
-    start = content.index(header.encode()) + len(header.encode())
-    body = content[start:].lstrip(b"\r\n")
-    if not body.strip():
-        raise DataError(f"'{path}' has a header and no rows; fill it or remove it")
-    return datasets.Dataset(datasets.table.InMemoryTable(_parse(path, body, names, delimiter)))
+    return names
+
+
+def _dataset(table: pa.Table, path: Path) -> datasets.Dataset:
+    """Return a table as a data set, whose features cannot describe every name and type that Arrow has."""
+    if wrong := [name for name in table.column_names if "\0" in name]:
+        raise DataError(f"'{path}' has a column named {wrong[0]!r}, with a zero byte in it; rename it")
+    try:
+        return datasets.Dataset(datasets.table.InMemoryTable(table))
+    except (pa.ArrowException, ValueError, TypeError, RecursionError, datasets.exceptions.DatasetsError) as error:
+        raise DataError(f"'{path}' cannot be read as a table ({first_line(error)}); simplify its columns") from None
 
 
 def _parse(path: Path, body: bytes, names: list[str], delimiter: str) -> pa.Table:
@@ -192,12 +257,13 @@ def _read_records(path: Path) -> list[dict[str, Any]]:
     text = read_utf8(path)
     whole = text.lstrip().startswith("[")
     lines = [text] if whole else text.split("\n")
-    pieces = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
     records: list[dict[str, Any]] = []
-    for number, piece in pieces:
+    for number, piece in enumerate(lines, 1):
+        if not piece.strip():
+            continue
         try:
-            value = json.loads(piece)
-        except ValueError as error:
+            value = json.loads(piece, object_pairs_hook=_without_doubles)
+        except (ValueError, RecursionError) as error:
             raise DataError(f"'{path}' is not JSON in line {number} ({first_line(error)}); one object a line") from None
         if _HALF.search(piece) and not _is_unicode(value):
             raise DataError(f"'{path}' holds one half of a surrogate pair in line {number}, which is no character; "
@@ -205,8 +271,28 @@ def _read_records(path: Path) -> list[dict[str, Any]]:
         found = value if whole else [value]
         if not all(isinstance(record, dict) for record in found):
             raise DataError(f"'{path}' holds {piece.strip()[:40]!r} in line {number}; each row is an object with names")
+        if piece.count("[") + piece.count("{") > _DEEPEST and _depth(found) > _DEEPEST:
+            raise DataError(f"'{path}' holds lists or objects more than {_DEEPEST} deep in line {number}; flatten them")
         records += found
     return records
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of JSON, of which no name is given twice: one of the values would be lost without a word."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the name {max(names, key=names.count)!r} is given twice in one object")
+    return found
+
+
+def _depth(value: Any) -> int:
+    """Return how many lists and objects lie within each other."""
+    depth, layer = 0, [value]
+    while layer := [inner for outer in layer if isinstance(outer, (list, dict))
+                    for inner in (outer.values() if isinstance(outer, dict) else outer)]:
+        depth += 1
+    return depth
 
 
 def _is_unicode(value: Any) -> bool:
@@ -221,13 +307,12 @@ def _from_records(records: list[dict[str, Any]], path: Path) -> datasets.Dataset
     names = list(dict.fromkeys(name for record in records for name in record))
     if not names:
         raise DataError(f"'{path}' holds no rows; fill it or remove it")
-    columns = {name: _column([record.get(name) for record in records]) for name in names}
-    return datasets.Dataset(datasets.table.InMemoryTable(pa.table(columns)))
+    return _dataset(pa.table({name: _column([record.get(name) for record in records]) for name in names}), path)
 
 
 def _column(values: list[Any]) -> pa.Array:
-    """Return a column; one that mixes kinds of values (`1` and `"one"`) becomes text."""
+    """Return a column; one that mixes kinds of values (`1` and `"one"`), or has numbers too large, becomes text."""
     try:
         return pa.array(values)
-    except pa.ArrowException:
+    except (pa.ArrowException, OverflowError):
         return pa.array([value if value is None or isinstance(value, str) else json.dumps(value) for value in values])

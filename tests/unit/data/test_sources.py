@@ -185,7 +185,7 @@ def test_metadata_in_each_split_is_relative_to_it(tmp_path, config):
 
 
 @pytest.mark.parametrize(("name", "words"), [
-    ("../secret.png", "leads out"), ("/etc/passwd", "leads out"), ("http://a.b/c.png", "web address"),
+    ("../secret.png", "leads out"), ("/etc/passwd", "leads out"), ("http://a.b/c.png", "is an address"),
     ("link.png", "leads out"),
 ])
 def test_paths_that_leave_the_folder(tmp_path, config, name, words):
