@@ -68,6 +68,16 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error says that memory, of the host or of a GPU, does not suffice.
+
+    torch raises a `RuntimeError` for it; which one depends on the device and on the library that asked for memory.
+    """
+    words = ("out of memory", "can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError)
+                                              and any(word in str(error) for word in words))
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
     """Words that name the valid choices closest to `name`, for the end of an error message.
 

@@ -26,6 +26,8 @@ from tlhub.training.loop import Callback, Job, Progress, Report
 from tlhub.training.store import CheckpointStore
 
 logger = logging.getLogger(__name__)
+_NAMED = 20
+"""Examples of a step that was not finite which are named in the history."""
 
 _PACE = 60.0
 """Seconds between checkpoints where their number of steps is not given."""
@@ -55,7 +57,11 @@ class History(Callback):
             self.path.write_text("".join(json.dumps(line) + "\n" for line in kept))
 
     def on_report(self, job: Job, progress: Progress, report: Report) -> None:
-        """Write the loss and the pace."""
+        """Write the loss and the pace, and before them the steps that were not finite."""
+        if report.bad:
+            bad = [{"step": bad.step, "examples": list(bad.examples[:_NAMED]), "count": len(bad.examples)}
+                   for bad in report.bad]
+            self.write(job, {"step": report.step, "bad": bad})
         now = time.perf_counter()
         rate = report.amount / max(now - self._since, 1e-9)
         self._since = now

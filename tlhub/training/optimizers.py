@@ -51,11 +51,23 @@ def build(groups: list[dict[str, Any]], train: TrainConfig) -> torch.optim.Optim
     """
     rate = train.learning_rate or 0.0
     if train.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=rate, momentum=train.momentum, fused=True)
+        return _with_momentum(torch.optim.SGD(groups, lr=rate, momentum=train.momentum, fused=True))
     if train.optimizer == "rmsprop":
         return torch.optim.RMSprop(groups, lr=rate, alpha=0.9, eps=1e-7)
     kind = torch.optim.Adam if train.optimizer == "adam" else torch.optim.AdamW
     return kind(groups, lr=rate, betas=(0.9, 0.999), fused=True)
+
+
+def _with_momentum(optimizer: torch.optim.SGD) -> torch.optim.SGD:
+    """Begin every momentum with zeros.
+
+    Left to itself the fused step takes the first gradient for it: of a first step that is skipped there remains what
+    was in memory, and parameters whose first gradient comes later than that of others are refused.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"] if group["momentum"] else ():
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
 
 
 def learning_rate_factor(step: int, total_steps: int, train: TrainConfig) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +60,7 @@ class CheckpointStore:
                tensors: Mapping[str, Mapping[str, torch.Tensor]]) -> None:
         def write() -> None:
             snapshot = Snapshot({"model": self._weights(), **tensors},
-                                {**asdict(progress), "threads": torch.get_num_threads(), **state})
+                                {**progress.state(), "threads": torch.get_num_threads(), **state})
             written = checkpointing.save(self.folder, f"{_KIND}-{progress.step:09d}{suffix}", snapshot)
             checkpointing.rotate(self.folder, _KIND, written, self.keep)
 
@@ -88,8 +87,7 @@ class CheckpointStore:
         if job.accelerator.scaler is not None and snapshot.state.get("scaler"):
             job.accelerator.scaler.load_state_dict(snapshot.state["scaler"])
         torch.set_num_threads(int(snapshot.state["threads"]))
-        names = {item.name for item in fields(Progress)}
-        return Progress(**{key: value for key, value in snapshot.state.items() if key in names})
+        return Progress.of(snapshot.state)
 
     def _newest(self) -> str | None:
         """Return the name of the checkpoint to go on from, which all processes have to agree on."""
