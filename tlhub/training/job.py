@@ -95,7 +95,6 @@ class Progress:
         validated: The step of the last validation that was finished, -1 where there was none.
         seconds: Time spent training, over all sittings.
         stop: Why training should end before its last step, or None.
-        validated: The step after which validation was done last.
         micro_batch: Examples in one pass that memory has been found to suffice for; None where it always did.
         window: What the steps since the last log point showed.
     """
@@ -110,7 +109,6 @@ class Progress:
     validated: int = -1
     seconds: float = 0.0
     stop: str | None = None
-    validated: int = 0
     micro_batch: int | None = None
     window: Window = field(default_factory=Window)
 
