@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import threading
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from tlhub.errors import DataError
 
 MAX_PIXELS = 89_478_485
-_FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "DIB", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000")
+_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "DIB", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000")
 """Pillow's names of what is read. It knows others, among them EPS, which it hands to Ghostscript, a whole language."""
 _WHITE = (255, 255, 255)
 _IN_WORK = 4 * MAX_PIXELS
@@ -68,7 +69,7 @@ def open_image(source: str | Path | bytes) -> Image.Image:
     if not content:
         raise DataError(f"{name} is empty (0 bytes); replace the file")
     try:
-        with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+        with Image.open(io.BytesIO(content), formats=_formats()) as image:
             width, height = image.size
             if width * height <= MAX_PIXELS:
                 with _ROOM.taken(width * height):
@@ -82,6 +83,13 @@ def open_image(source: str | Path | bytes) -> Image.Image:
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise DataError(f"{name} cannot be decoded ({reason}); replace the file") from None
     raise DataError(f"{name} has {width} x {height} pixels, the limit is {MAX_PIXELS} in all; scale it down")
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """Return those of `_FORMATS` that this Pillow was built with."""
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
