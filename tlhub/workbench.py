@@ -18,6 +18,7 @@ from accelerate import Accelerator
 from rich.console import Console
 from torch import nn
 
+from tlhub.data.portions import Portions
 from tlhub.config import HEAD_STRATEGIES, NEXT_TOKEN, REGRESSION, RunConfig
 from tlhub.data.batches import Inputs
 from tlhub.data.cache import ArrayCache
@@ -72,6 +73,8 @@ class Workbench:
         known_features: The features extracted so far, kind -> split -> (n, d).
         read_features: The kind that was asked for last.
         seconds_before: Time spent training in sittings before this one.
+        names: What the training examples are called in messages.
+        stop: Whether this process was asked to stop.
         examples_seen: Examples trained on, over all sittings; 0 where nothing was trained by gradient.
         observers: The caller's own callbacks, after those of the run.
     """
@@ -88,9 +91,12 @@ class Workbench:
     known_features: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     read_features: str = ""
     seconds_before: float = 0.0
+    names: Sequence[str] = ()
+    stop: StopRequest = field(default_factory=StopRequest)
     examples_seen: int = 0
     observers: Sequence[Callback] = ()
     problem: Problem = field(init=False)
+    _portions: Portions = field(init=False, default_factory=Portions)
     _scorer: tuple[nn.Module, nn.Module] | None = field(init=False, default=None)
     _told: set[str] = field(init=False, default_factory=set)
     outputs: OutputMap = field(init=False)
@@ -307,7 +313,7 @@ class Workbench:
             objective = Mixed(objective, inputs.mixing)
         return Job(accelerator=self.accelerator, model=prepared, optimizer=optimizer, inputs=inputs,
                    objective=objective, train=config.train, seed=config.seed, log_every=config.log.every,
-                   sampling=class_sampling(inputs.labels, config.train.sampling, seed=config.seed))
+                   sampling=class_sampling(inputs.labels, config.train.sampling, seed=config.seed), names=self.names)
 
     def _warn_of_statistics(self, model: nn.Module) -> None:
         """BatchNorm is the one layer in which the examples of a forward pass see each other."""

@@ -10,6 +10,7 @@ import torch
 
 from tlhub.data.batches import Inputs, evaluation_batches
 from tlhub.data.cache import ArrayCache
+from tlhub.data.portions import Portions
 from tlhub.data.tensors import to_device
 
 Batch = Mapping[str, torch.Tensor]
@@ -141,6 +142,7 @@ def cached_activations(inputs: Inputs, compute: Callable[[Batch], torch.Tensor],
     Raises:
         DiskFullError: The disk has too little room.
         OSError: The cache cannot be read back.
+        TlhubError: Memory does not suffice for one example at a time.
     """
     found = cache.get(key)
     if found is None:
@@ -156,12 +158,16 @@ def cached_activations(inputs: Inputs, compute: Callable[[Batch], torch.Tensor],
 def _computed(inputs: Inputs, compute: Callable[[Batch], torch.Tensor], layout: Layout, device: torch.device,
               batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield places in the table, and the rows that belong there."""
-    starts = _starts(inputs)
-    for indices in evaluation_batches(len(inputs), inputs.lengths, batch_size):
+    def rows_of(indices: np.ndarray) -> np.ndarray:
         batch = inputs.batch(indices, None, device)
-        rows = layout.packed(compute(batch), batch).float().cpu().numpy()
-        places = [np.arange(starts[index], starts[index + 1]) for index in indices]
-        yield np.concatenate(places) if layout.ragged else indices, rows
+        rows: np.ndarray = layout.packed(compute(batch), batch).float().cpu().numpy()
+        return rows
+
+    starts, portions = _starts(inputs), Portions()
+    for indices in evaluation_batches(len(inputs), inputs.lengths, batch_size):
+        for part, rows in portions.run(indices, rows_of):
+            places = [np.arange(starts[index], starts[index + 1]) for index in part]
+            yield np.concatenate(places) if layout.ragged else part, rows
 
 
 def _starts(inputs: Inputs) -> np.ndarray:

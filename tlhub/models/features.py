@@ -12,6 +12,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from tlhub.config import POOLS
+from tlhub.data.batches import micro_batches
+from tlhub.data.portions import Portions
 from tlhub.errors import CheckpointError
 from tlhub.models.heads import native_features_possible, output_layer, output_parameters
 from tlhub.models.pooling import backbone_name, backbone_of, evaluating, pool, pooled_kinds, run
@@ -157,6 +159,9 @@ def extract_features(
 
     Returns:
         For each kind float32 features, shape (n, D), in the order of the data.
+
+    Raises:
+        TlhubError: Memory does not suffice for one example at a time.
     """
     full_key = None if cache is None or key is None else f"{key}-{'-'.join(sorted(kinds))}"
     rank, world = (0, 1) if accelerator is None else (accelerator.process_index, accelerator.num_processes)
@@ -189,10 +194,11 @@ def _forward(
     """Return features in the given order. A batch is copied to the host while the next one is being computed."""
     found: dict[str, list[np.ndarray]] = {kind: [] for kind in extractor.kinds}
     waiting: dict[str, torch.Tensor] = {}
-    for start in range(0, len(order), batch_size):
-        computed = extractor(inputs.batch(order[start : start + batch_size], None, device))
-        _store(waiting, found)
-        waiting = computed
+    portions = Portions()
+    for batch in micro_batches(order, batch_size):
+        for _, computed in portions.run(batch, lambda part: extractor(inputs.batch(part, None, device))):
+            _store(waiting, found)
+            waiting = computed
     _store(waiting, found)
     return {kind: np.concatenate(parts) for kind, parts in found.items()}
 

@@ -11,12 +11,13 @@ from accelerate.utils import broadcast
 from torch import nn
 
 from tlhub.data.batches import Inputs, evaluation_batches, share
+from tlhub.data.portions import Portions
 from tlhub.models.freezing import BatchNorm
 
 
 @torch.no_grad()
 def predict_logits(model: nn.Module, inputs: Inputs, accelerator: Accelerator, *, batch_size: int = 64,
-                   between: Callable[[], None] | None = None) -> np.ndarray:
+                   between: Callable[[], None] | None = None, portions: Portions | None = None) -> np.ndarray:
     """Return the logits of every example once, in the order of the split.
 
     Each process takes every n-th example of a batch; what it computed is put back by global index, so nothing is
@@ -28,27 +29,34 @@ def predict_logits(model: nn.Module, inputs: Inputs, accelerator: Accelerator, *
         accelerator: The processes to share the work with.
         batch_size: Examples of one forward pass over all processes.
         between: Called before each batch, equally often on every process; may raise to give up.
+        portions: Knows from earlier calls how many examples memory suffices for; None where there were none.
 
     Returns:
         float32, shape (n, c), the same on every process.
+
+    Raises:
+        TlhubError: Memory does not suffice for one example at a time.
     """
-    bare = accelerator.unwrap_model(model)
+    bare, portions = accelerator.unwrap_model(model), portions or Portions()
     was_training = bare.training
     bare.eval()
     _share_statistics(bare, accelerator)
-    indices, logits = [], []
-    for batch in evaluation_batches(len(inputs), inputs.lengths, batch_size):
-        if between is not None:
-            between()
-        mine = share(batch, accelerator.process_index, accelerator.num_processes)
-        if len(mine) == 0:
-            continue
+
+    def compute(part: np.ndarray) -> np.ndarray:
         with accelerator.autocast():
-            output = bare(**inputs.batch(mine, None, accelerator.device))
-        indices.append(mine)
-        logits.append(output.logits.float().cpu().numpy())
-    bare.train(was_training)
-    return _collect(indices, logits, accelerator, len(inputs))
+            output = bare(**inputs.batch(part, None, accelerator.device))
+        found: np.ndarray = output.logits.float().cpu().numpy()
+        return found
+
+    done: list[tuple[np.ndarray, np.ndarray]] = []
+    try:
+        for batch in evaluation_batches(len(inputs), inputs.lengths, batch_size):
+            if between is not None:
+                between()
+            done += portions.run(share(batch, accelerator.process_index, accelerator.num_processes), compute)
+    finally:
+        bare.train(was_training)
+    return _collect([part for part, _ in done], [logits for _, logits in done], accelerator, len(inputs))
 
 
 def _share_statistics(model: nn.Module, accelerator: Accelerator) -> None:
