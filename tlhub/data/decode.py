@@ -4,46 +4,20 @@ from __future__ import annotations
 
 import functools
 import io
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from tlhub.data.room import DECODING
 from tlhub.errors import DataError
 
 MAX_PIXELS = 89_478_485
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP", "DIB", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000")
 """Pillow's names of what is read. It knows others, among them EPS, which it hands to Ghostscript, a whole language."""
 _WHITE = (255, 255, 255)
-_IN_WORK = 4 * MAX_PIXELS
-"""Pixels that all threads together have in work, however many threads there are."""
-
-
-class _Room:
-    """Lets threads in while there is room for what they bring."""
-
-    def __init__(self, size: int) -> None:
-        self._free = size
-        self._changed = threading.Condition()
-
-    @contextmanager
-    def taken(self, amount: int) -> Iterator[None]:
-        """Wait until there is room for an amount, and hold it inside the block."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._free >= amount)
-            self._free -= amount
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._free += amount
-                self._changed.notify_all()
-
-
-_ROOM = _Room(_IN_WORK)
+_BYTES_A_PIXEL = 8
+"""What a picture takes while it is decoded and converted."""
 
 
 def open_image(source: str | Path | bytes) -> Image.Image:
@@ -72,7 +46,7 @@ def open_image(source: str | Path | bytes) -> Image.Image:
         with Image.open(io.BytesIO(content), formats=_formats()) as image:
             width, height = image.size
             if width * height <= MAX_PIXELS:
-                with _ROOM.taken(width * height):
+                with DECODING.taken(width * height * _BYTES_A_PIXEL):
                     image.load()
                     return _to_rgb(ImageOps.exif_transpose(image))
     except UnidentifiedImageError:

@@ -12,10 +12,16 @@ from typing import Any
 import numpy as np
 import soundfile
 
+from tlhub.data.room import DECODING
 from tlhub.errors import DataError
 
 MAX_SECONDS = 600.0
 """Longest sound that is decoded, times the number of its channels."""
+MAX_RATE = 192_000
+"""Most samples a second. Files may announce billions, so that a few seconds fill the memory."""
+_BLOCK = 2**20
+_LOUDEST = 2.0**31
+"""Files of floating-point numbers are found that hold the whole numbers of 32-bit files."""
 SHORT_SECONDS, LONG_SECONDS = 0.1, 30.0
 SILENT_PEAK = 1e-3
 """Largest sample below which a clip counts as silent: 60 dB below full scale."""
@@ -59,7 +65,8 @@ def open_sound(source: str | Path | bytes) -> tuple[np.ndarray, int]:
     try:
         with _opened(source, name) as file:
             _check_length(file, name)
-            samples = file.read(dtype="float32", always_2d=True)
+            with DECODING.taken(2 * 4 * file.frames * file.channels):
+                samples = _samples(file)
             rate = int(file.samplerate)
     except soundfile.LibsndfileError as error:
         raise DataError(f"{name} cannot be decoded ({_reason(error)}); replace the file") from None
@@ -68,7 +75,20 @@ def open_sound(source: str | Path | bytes) -> tuple[np.ndarray, int]:
     mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32)
     if not np.isfinite(mono).all():
         raise DataError(f"{name} holds samples that are not numbers; replace the file")
+    if (peak := float(np.abs(mono).max())) > _LOUDEST:
+        raise DataError(f"{name} holds samples as large as {peak:.0e}, full scale is 1; replace the file")
     return np.ascontiguousarray(mono), rate
+
+
+def _samples(file: soundfile.SoundFile) -> np.ndarray:
+    """Return what is in a file, float32, shape (t, channels).
+
+    In blocks: room for all that a header announces would be made before it is seen whether that is there.
+    """
+    blocks = [np.zeros((0, file.channels), np.float32)]
+    while len(block := file.read(_BLOCK, dtype="float32", always_2d=True)):
+        blocks.append(block)
+    return np.concatenate(blocks)
 
 
 def check_header(path: str) -> None:
@@ -94,6 +114,7 @@ def sound_seconds(source: str | Path | bytes) -> float:
     name = _name(source)
     try:
         with _opened(source, name) as file:
+            _check_length(file, name)
             return float(file.frames / file.samplerate)
     except soundfile.LibsndfileError as error:
         raise DataError(f"{name} cannot be decoded ({_reason(error)}); replace the file") from None
@@ -155,6 +176,8 @@ def _opened(source: str | Path | bytes, name: str) -> soundfile.SoundFile:
 
 
 def _check_length(file: soundfile.SoundFile, name: str) -> None:
+    if not 0 < file.samplerate <= MAX_RATE:
+        raise DataError(f"{name} has {file.samplerate} samples a second, the limit is {MAX_RATE}; replace the file")
     seconds = file.frames / file.samplerate
     if seconds * file.channels > MAX_SECONDS:
         channels = f" in {file.channels} channels" if file.channels > 1 else ""

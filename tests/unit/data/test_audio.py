@@ -65,6 +65,26 @@ def test_another_rate_is_resampled_once(tmp_path):
     assert (values - torch.from_numpy(np.asarray(shown["input_values"][0]))).abs().max() < 1e-5
 
 
+@pytest.mark.parametrize("found", [1, 11025, 16001, 22254, 44101, 95999])
+def test_odd_rates_take_little_memory_and_keep_pitch_and_length(found, monkeypatch):
+    sizes = []
+
+    def noted(first, second):
+        made = torchaudio.transforms.Resample(first, second)
+        sizes.append(made.kernel.numel() if first != second else 0)
+        return made
+
+    monkeypatch.setattr("tlhub.data.audio._resampler", noted)
+    clip = tone(300 if found > 1 else 0, 0.3 if found > 1 else 3, rate=found)
+    samples = sound_at(sound(clip, found, subtype="FLOAT"), tiny.RATE)
+    assert 0 <= -(-len(clip) * tiny.RATE // found) - len(samples) <= 1
+    assert len(sizes) == 1
+    assert sizes[0] < 1e6
+    if found > 1:
+        expected = tone(300, len(samples) / tiny.RATE, tiny.RATE)
+        assert np.abs(samples - expected)[400:-400].max() < 0.03
+
+
 def test_prepared_sounds_are_found_again(tmp_path, monkeypatch):
     inputs(tmp_path, "wav2vec2")
     monkeypatch.setattr("tlhub.data.audio.sound_at", lambda *_: pytest.fail("decoded again"))

@@ -48,6 +48,8 @@ def test_path_and_content_are_alike(tmp_path):
     (b"just some words, renamed\n" * 40, "cannot be decoded (Format not recognised)"),
     (sound(tone())[:30], "cannot be decoded ("),
     (sound(np.array([0.1, np.nan, 0.2], np.float32), subtype="FLOAT"), "holds samples that are not numbers"),
+    (sound(np.full(20, 1e30, np.float32), subtype="FLOAT"), "holds samples as large as 1e+30, full scale is 1"),
+    (sound(tone(), rate=655350), "has 655350 samples a second, the limit is 192000"),
     (sound(np.zeros(int(MAX_SECONDS) * 100 + 100, np.float32), rate=100), "is 601 s long, the limit is 600 s in all"),
     (sound(np.zeros((30100, 2), np.float32), rate=100), "is 301 s long in 2 channels, the limit is 600 s")],
     # Not the content: libsndfile writes the time into it, and every worker has to find the same tests.
