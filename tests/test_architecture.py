@@ -22,7 +22,7 @@ LAYERS = (
     ("api",),
     ("run",),
     ("finished",),
-    ("results", "workbench"),
+    ("record", "results", "workbench"),
     ("tasks",),
     ("wake_word",),
     ("strategies",),

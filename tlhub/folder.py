@@ -13,12 +13,15 @@ import yaml
 
 from tlhub.config import RunConfig
 from tlhub.errors import UsageError, is_disk_full
-from tlhub.options import identity
+from tlhub.options import dotted, identity
 from tlhub.parsers import one_line
 
 WRITTEN = ("config.yaml", "metrics.json", "history.jsonl", "quarantine.csv", "report.md", "model", "plots",
            "checkpoints", "evaluations", "trackers", "status.json")
 """What a run writes to its folder; the status goes last, since it tells that a folder is a run's."""
+
+_NAMED = 4
+"""Differences between configurations that a message names."""
 
 # Those of libyaml, where it is there, take a tenth of the time.
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -85,6 +88,12 @@ class RunFolder:
         return loaded if isinstance(loaded, dict) else {}
 
     @property
+    def record(self) -> dict[str, Any]:
+        """What the run was begun with, as `config.yaml` records it; empty where that is unknown."""
+        record = self.config.get("record")
+        return record if isinstance(record, dict) else {}
+
+    @property
     def failed_before_training(self) -> bool:
         """Whether a run failed here before it had anything worth keeping."""
         return self.status.get("state") == "failed" and not (self.path / "checkpoints").exists()
@@ -100,10 +109,16 @@ class RunFolder:
 
     def is_unfinished(self, config: RunConfig) -> bool:
         """Return whether this is an unfinished run of the same configuration, as it was given or as it was resolved."""
-        given = _plain(identity(config))
-        stored = self.config
-        same = given in (stored.get("record", {}).get("given"), stored.get("record", {}).get("identity"))
+        record = self.record
+        same = plain_identity(config) in (record.get("given"), record.get("identity"))
         return same and self.status.get("state") != "finished"
+
+    def differences(self, config: RunConfig) -> list[str]:
+        """Return in which options a configuration differs from that of the run here, given or resolved, in words."""
+        now = plain_identity(config)
+        found = [differences(before, now) for before in (self.record.get("given"), self.record.get("identity"))
+                 if isinstance(before, dict)]
+        return min(found, key=len, default=[])
 
 
 def open_folder(config: RunConfig, *, overwrite: bool) -> RunFolder:
@@ -128,6 +143,9 @@ def open_folder(config: RunConfig, *, overwrite: bool) -> RunFolder:
             raise UsageError(f"--out {str(folder.path)!r} is not empty and holds no tlhub run; name another folder")
         if not overwrite:
             what = "a finished run" if state == "finished" else "an unfinished run of another configuration"
+            changes = folder.differences(config) if state != "finished" else []
+            more = f" and {len(changes) - _NAMED} more" if len(changes) > _NAMED else ""
+            what += f" ({'; '.join(changes[:_NAMED])}{more})" if changes else ""
             raise UsageError(f"--out {str(folder.path)!r} holds {what}; name another folder, or pass --overwrite")
         folder.clear()
     folder.path.mkdir(parents=True, exist_ok=True)
@@ -137,6 +155,18 @@ def open_folder(config: RunConfig, *, overwrite: bool) -> RunFolder:
 def plain_identity(config: RunConfig) -> dict[str, Any]:
     """Return what a configuration is, as it reads back from YAML."""
     return _plain(identity(config))
+
+
+def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Return in which options two configurations differ, in words: `train.learning_rate 0.001, now 0.01`.
+
+    Args:
+        before: Sections of plain values, as `plain_identity` gives them.
+        now: Likewise.
+    """
+    old, new = dotted(before), dotted(now)
+    return [f"{name} {one_line(str(old.get(name, 'left open')))}, now {one_line(str(new.get(name, 'left open')))}"
+            for name in sorted(old.keys() | new.keys(), key=str) if old.get(name) != new.get(name)]
 
 
 def _default_path(config: RunConfig) -> Path:

@@ -20,7 +20,6 @@ from tlhub.config import MULTI_LABEL, NEXT_TOKEN, REGRESSION, SINGLE_LABEL, RunC
 from tlhub.data.cache import ArrayCache, cache_root
 from tlhub.data.prepare import PreparedData, prepare
 from tlhub.data.targets import Target
-from tlhub.environment import versions
 from tlhub.errors import DiskFullError, StoppedError, TlhubError, UsageError, is_disk_full
 from tlhub.evaluation.metrics import METRICS, direction
 from tlhub.finished import Run
@@ -31,6 +30,7 @@ from tlhub.models.features import available_features
 from tlhub.models.heads import backbone_width
 from tlhub.options import check, effective
 from tlhub.parsers import one_line
+from tlhub.record import keep_record
 from tlhub.registry import STRATEGIES, TASKS
 from tlhub.tasks.base import Task
 from tlhub.training import defaults
@@ -96,7 +96,7 @@ def finetune(config: RunConfig, *, overwrite: bool = False, callbacks: Sequence[
         with accelerator.main_process_first():
             inputs = {split: task.inputs(examples, checkpoint.processor, config, fingerprint=data.fingerprint + split)
                       for split, examples in data.splits.items()}
-        _record(folder, given, config, data, checkpoint, accelerator)
+        keep_record(folder, given, config, data, checkpoint, accelerator)
         _start_trackers(folder, config, accelerator)
         bench = Workbench(config, folder, accelerator, task, checkpoint, inputs, data.target, data.fingerprint,
                           ArrayCache(cache_root(config.data)), observers=callbacks)
@@ -223,27 +223,3 @@ def _resolve(config: RunConfig, task: Task, data: PreparedData, checkpoint: Chec
         for default in (*own, *chosen):
             logger.info("%s = %s (%s)", default.name, default.value, default.reason)
     return resolved
-
-
-def _record(folder: RunFolder, given: RunConfig, config: RunConfig, data: PreparedData, checkpoint: Checkpoint,
-            accelerator: Accelerator) -> None:
-    """Write `config.yaml`, or compare with the one that the run was begun with.
-
-    Raises:
-        UsageError: The data or the checkpoint is no longer what the run was begun with.
-    """
-    origin = checkpoint.origin
-    record = {"given": plain_identity(given), "identity": plain_identity(config), "label_names": list(data.label_names),
-              "pairs": data.pairs, "conversations": data.columns.conversations,
-              "checkpoint": {"name": origin.name, "kind": origin.kind, "revision": origin.revision,
-                             "sha256": origin.weight_hash},
-              "data_fingerprint": data.fingerprint, "versions": versions()}
-    before = folder.config.get("record", {})
-    watched = {"data_fingerprint": "the data", "checkpoint": "the checkpoint", "label_names": "the labels"}
-    for key, what in watched.items():
-        if key in before and before[key] != record[key]:
-            raise UsageError(f"{str(folder.path)!r} was begun with other content: {what} changed from {before[key]} to "
-                             f"{record[key]}; name another folder with --out, or pass --overwrite")
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        folder.write_config(effective(config), record)

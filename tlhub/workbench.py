@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import math
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,7 +14,6 @@ from accelerate import Accelerator
 from rich.console import Console
 from torch import nn
 
-from tlhub.data.portions import Portions
 from tlhub.config import HEAD_STRATEGIES, NEXT_TOKEN, REGRESSION, RunConfig
 from tlhub.data.batches import Inputs
 from tlhub.data.cache import ArrayCache
@@ -31,9 +26,9 @@ from tlhub.folder import RunFolder
 from tlhub.models.blocks import block_index, blocks
 from tlhub.models.checkpoints import Checkpoint
 from tlhub.models.features import extract_features
+from tlhub.models.fingerprints import processing_digest, settings_digest
 from tlhub.models.freezing import BatchNorm, freeze_batch_norm, frozen_modules, trainable_report
 from tlhub.models.heads import PooledClassifier, drawn_parameters, feature_width, output_layer, output_parameters
-from tlhub.models.loading import quiet
 from tlhub.models.memory import recompute_blocks
 from tlhub.models.origin import HEAD_SETTINGS
 from tlhub.models.outputs import OutputMap
@@ -73,8 +68,6 @@ class Workbench:
         known_features: The features extracted so far, kind -> split -> (n, d).
         read_features: The kind that was asked for last.
         seconds_before: Time spent training in sittings before this one.
-        names: What the training examples are called in messages.
-        stop: Whether this process was asked to stop.
         examples_seen: Examples trained on, over all sittings; 0 where nothing was trained by gradient.
         observers: The caller's own callbacks, after those of the run.
     """
@@ -91,12 +84,9 @@ class Workbench:
     known_features: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     read_features: str = ""
     seconds_before: float = 0.0
-    names: Sequence[str] = ()
-    stop: StopRequest = field(default_factory=StopRequest)
     examples_seen: int = 0
     observers: Sequence[Callback] = ()
     problem: Problem = field(init=False)
-    _portions: Portions = field(init=False, default_factory=Portions)
     _scorer: tuple[nn.Module, nn.Module] | None = field(init=False, default=None)
     _told: set[str] = field(init=False, default_factory=set)
     outputs: OutputMap = field(init=False)
@@ -271,22 +261,14 @@ class Workbench:
     def _weights(self) -> str:
         """Return what identifies the frozen model: its weights, or the seed of fresh ones, and its configuration."""
         pretrained = STRATEGIES.get(self.config.strategy.name).pretrained
-        shape = self.checkpoint.model.config.to_dict()
-        for name in ("_name_or_path", "transformers_version"):
-            shape.pop(name, None)
-        digest = hashlib.sha256(json.dumps(shape, sort_keys=True, default=str).encode()).hexdigest()[:16]
         weights = self.checkpoint.origin.weight_hash + ("" if pretrained else f"-fresh-{self.config.seed}")
-        return f"{weights}-{digest}"
+        return f"{weights}-{settings_digest(self.checkpoint.model)}"
 
     def _processing(self) -> str:
         """Return a digest of what turns examples into the model's inputs."""
-        processor = self.checkpoint.processor
-        with tempfile.TemporaryDirectory() as folder, quiet():
-            processor.save_pretrained(folder)
-            parts = [path.read_bytes() for path in sorted(Path(folder).iterdir()) if path.is_file()]
-        data = self.config.data
+        data, processor = self.config.data, self.checkpoint.processor
         kept = (data.max_length, *(() if data.max_seconds is None else (data.max_seconds, data.one_length)))
-        return hashlib.sha256(b"\0".join([*parts, *(str(value).encode() for value in kept)])).hexdigest()[:16]
+        return processing_digest(processor, self.task.front(processor), *kept)
 
     def _tell_trainable(self, model: nn.Module) -> None:
         shares = trainable_report(model)
@@ -313,7 +295,7 @@ class Workbench:
             objective = Mixed(objective, inputs.mixing)
         return Job(accelerator=self.accelerator, model=prepared, optimizer=optimizer, inputs=inputs,
                    objective=objective, train=config.train, seed=config.seed, log_every=config.log.every,
-                   sampling=class_sampling(inputs.labels, config.train.sampling, seed=config.seed), names=self.names)
+                   sampling=class_sampling(inputs.labels, config.train.sampling, seed=config.seed))
 
     def _warn_of_statistics(self, model: nn.Module) -> None:
         """BatchNorm is the one layer in which the examples of a forward pass see each other."""

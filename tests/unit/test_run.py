@@ -199,7 +199,7 @@ def test_changed_data_or_weights_are_refused_on_going_on(tmp_path: Path, stopped
     own = stopped(tmp_path / "run")
     original = (own.data / "train.csv").read_text()
     (own.data / "train.csv").write_text(original.replace("train 3", "train three"))
-    with pytest.raises(UsageError, match="the data changed"):
+    with pytest.raises(UsageError, match="the inputs of train changed"):
         own.fit(tmp_path / "run")
     (own.data / "train.csv").write_text(original)
     run = own.fit(tmp_path / "run")

@@ -25,7 +25,7 @@ from tlhub.data.sound import check_header, look
 from tlhub.errors import DataError
 
 _PRIORITY = ("test", "validation", "train")
-_FORMAT = 2
+_FORMAT = 3
 _MOST_BYTES = 2**30
 """Largest file that is read into memory."""
 _LARGE = 2**24
@@ -104,7 +104,8 @@ DECODERS = {
 class FileAuditor:
     """Decodes every file once, and remembers the outcome between runs.
 
-    What is known of a file holds while its size and time of change stay; what is known of a content holds for good.
+    What is known of a file holds while it is the same one, of the same size and times: the time of its content can be
+    set by a copy or an archive, that of its entry cannot. What is known of a content holds for good.
 
     Args:
         memory: The JSON file that remembers; one for each data source.
@@ -129,8 +130,13 @@ class FileAuditor:
     def _version(self) -> str:
         return f"{self.decoder.noun} {self.decoder.version} format {_FORMAT}"
 
-    def check(self, inputs: Sequence[str | bytes]) -> Checked:
-        """Return hash and outcome of each file, given as a path or its content."""
+    def check(self, inputs: Sequence[str | bytes], lost: Mapping[str, str] | None = None) -> Checked:
+        """Return hash and outcome of each file.
+
+        Args:
+            inputs: Paths, or contents.
+            lost: Paths that are known to be unusable whatever is remembered, with the reason.
+        """
         known = len(self._files) + len(self._outcomes)
         with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
             warnings.simplefilter("ignore")  # decoders warn about odd metadata, and about sizes that are refused here
@@ -146,9 +152,10 @@ class FileAuditor:
             return self._decode(source)
         try:
             facts = os.stat(source)
+            seen = [facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino]
             known = self._files.get(source)
-            if known and known[:2] == [facts.st_size, facts.st_mtime_ns] and known[2] in self._outcomes:
-                return known[2], self._outcomes[known[2]]
+            if known and known[:-1] == seen and known[-1] in self._outcomes:
+                return known[-1], self._outcomes[known[-1]]
             if facts.st_size > _MOST_BYTES:
                 return _digest(source.encode()), {"reason": f"is {facts.st_size / 2**20:.0f} MiB large, the limit is "
                                                             f"{_MOST_BYTES / 2**20:.0f}"}
@@ -160,7 +167,7 @@ class FileAuditor:
         except OSError as error:
             return _digest(source.encode()), {"reason": f"cannot be read ({error.strerror})"}
         digest, outcome = self._decode(content)
-        self._files[source] = [facts.st_size, facts.st_mtime_ns, digest]
+        self._files[source] = [*seen, digest]
         return digest, outcome
 
     def _decode(self, content: bytes) -> tuple[str, dict[str, Any]]:

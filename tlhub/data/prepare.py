@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -40,6 +41,7 @@ class Examples:
         ids: What each is called in messages and predictions: `train.csv:17`, or a file's path in the data folder.
         groups: Group of each, or None.
         most: How many blocks of texts that are cut into blocks are used; None for all.
+        spare: How many of them training may lose while it goes on; None for examples that were not checked.
     """
 
     inputs: Sequence[Any]
@@ -47,6 +49,7 @@ class Examples:
     ids: Sequence[str]
     groups: np.ndarray | None = None
     most: int | None = None
+    spare: int | None = None
 
     def __len__(self) -> int:
         """Return the number of examples."""
@@ -65,6 +68,7 @@ class PreparedData:
         notes: What a user should be told, in order.
         fingerprint: SHA-256 over the content of every split, its targets and their names.
         pairs: Whether inputs are pairs of texts.
+        parts: SHA-256 over the inputs and over the targets of each split, `train.inputs`, `train.targets` and so on.
     """
 
     splits: Mapping[str, Examples]
@@ -74,6 +78,7 @@ class PreparedData:
     notes: tuple[str, ...]
     fingerprint: str
     pairs: bool = False
+    parts: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -82,7 +87,7 @@ class PreparedData:
 
 
 def prepare(data: DataConfig, modality: str, *, problems: tuple[str, ...] = (SINGLE_LABEL,), seed: int,
-            keywords: tuple[str, ...] = ()) -> PreparedData:
+            keywords: tuple[str, ...] = (), lost: Mapping[str, str] | None = None) -> PreparedData:
     """Read a data set and make it ready for a run.
 
     Args:
@@ -91,6 +96,7 @@ def prepare(data: DataConfig, modality: str, *, problems: tuple[str, ...] = (SIN
         problems: The kinds of target that the task allows, its usual one first.
         seed: The run's seed; it decides on splits and subsets.
         keywords: Classes that are told apart from all others taken together; none where every class is its own.
+        lost: Files that turned out to be unusable after they were checked, with the reason.
 
     Returns:
         Its splits, `train` and `validation` at least.
@@ -100,6 +106,7 @@ def prepare(data: DataConfig, modality: str, *, problems: tuple[str, ...] = (SIN
         DataError: The data cannot be used as it is; the message says what to change.
     """
     draft = begin(read_source(data, modality), data, modality, problems=problems, keywords=keywords)
+    draft.lost = lost or {}
     return finish(draft, data, modality, seed=seed)
 
 
@@ -155,8 +162,13 @@ def finish(draft: Draft, data: DataConfig, modality: str, *, seed: int) -> Prepa
     if draft.kind.divisible:
         splits = {split: dataclasses.replace(examples, most=data.max_train_examples if split == "train"
                                              else data.max_evaluation_examples) for split, examples in splits.items()}
+    spare = max(0, math.floor(data.max_bad_fraction * draft.seen) - len(draft.quarantined))
+    splits = {split: dataclasses.replace(examples, spare=spare if split == "train" else 0)
+              for split, examples in splits.items()}
+    parts = _digests(draft.splits)
     return PreparedData(splits, Target(draft.kind.problem_type, names), draft.columns, tuple(draft.quarantined),
-                        tuple(draft.notes), _fingerprint(draft.splits, names), draft.columns.pair is not None)
+                        tuple(draft.notes), hashlib.sha256(json.dumps([names, parts]).encode()).hexdigest(),
+                        draft.columns.pair is not None, parts)
 
 
 def prepare_evaluation(data: DataConfig, modality: str, *, target: Target, pairs: bool = False,
@@ -294,6 +306,7 @@ def _examples(kind: Kind, rows: Rows, names: tuple[str, ...], split: str = "") -
     return Examples(rows.inputs, kind.encode(rows.labels, ids, names, split), ids, rows.groups)
 
 
-def _fingerprint(splits: Mapping[str, Rows], names: tuple[str, ...]) -> str:
-    content = {split: [rows.digests.tolist(), rows.labels.tolist()] for split, rows in sorted(splits.items())}
-    return hashlib.sha256(json.dumps([names, content]).encode()).hexdigest()
+def _digests(splits: Mapping[str, Rows]) -> dict[str, str]:
+    content = {f"{split}.{part}": values.tolist() for split, rows in sorted(splits.items())
+               for part, values in (("inputs", rows.digests), ("targets", rows.labels))}
+    return {name: hashlib.sha256(json.dumps(values).encode()).hexdigest() for name, values in content.items()}

@@ -64,6 +64,10 @@ class Task(ABC):
         """Return the values of the task's own options, for those that the user left open."""
         return []
 
+    def front(self, processor: Any) -> str:
+        """Return a text that changes with tlhub's own part of what turns examples into inputs."""
+        return ""
+
     def settle(self, checkpoint: Checkpoint, data: PreparedData) -> None:
         """Fit the checkpoint's own settings to the data, where something beside the weights has to be."""
         return
@@ -133,6 +137,10 @@ class AudioTask(Task):
     modality: ClassVar[str] = "audio"
     auto_model: ClassVar[str] = "AutoModelForAudioClassification"
     auto_processor: ClassVar[str] = "AutoFeatureExtractor"
+
+    def front(self, processor: Any) -> str:
+        """Return what the front end of the checkpoint's kind is and computes."""
+        return front_end(processor).key()
 
     def own_defaults(self, config: RunConfig, data: PreparedData, checkpoint: Checkpoint) -> list[Default]:
         """Return how much of a clip is read, whether to one length, and where it is much, how many clips at a time.
