@@ -109,7 +109,7 @@ def goes_on(setup: Setup, source: Path, folder: Path, forks: Any, reference: dic
                 code, said = command.ended(300.0), command.said()
             problems = [] if code == 0 else [f"exit code {code}: {said[-300:]}"]
             named = [line for line in said.splitlines() if newest.name in line and "damaged" in line]
-            if not named or f"continued after step {int(older.name.removeprefix('step-'))} " not in said:
+            if not named or f"continued after step {int(older.name.split('-')[1])} " not in said:
                 problems.append("it did not say so, or did not use the one before")
             if not problems and result(folder / "run") != reference:
                 problems.append("what it left differs from the undisturbed run's")

@@ -40,7 +40,7 @@ def look(run: Path) -> State:
     checkpoints = run / "checkpoints"
     names = sorted(path.name for path in checkpoints.iterdir()) if checkpoints.exists() else []
     steps = [name for name in names if name.startswith("step-")]
-    newest = int(steps[-1].removeprefix("step-")) if steps else None
+    newest = int(steps[-1].split("-")[1]) if steps else None
     return State(last_step(run), newest, bool(steps) and is_whole(checkpoints / steps[-1]), writing(run),
                  status(run).get("state", ""))
 
