@@ -7,14 +7,13 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import yaml
-
 from tlhub import config as fields
 from tlhub.config import IDENTITY_EXCLUDES, METHODS_WITHOUT, SECTIONS, SHORT_OPTIONS, RunConfig
 from tlhub.errors import UsageError, nearest
 from tlhub.limits import check_values
-from tlhub.parsers import FINETUNE, one_line, option_names, suggestion, typed
+from tlhub.parsers import FINETUNE, option_names, suggestion, typed
 from tlhub.registry import STRATEGIES, TASKS
+from tlhub.yaml_files import read_mapping
 
 logger = logging.getLogger(__name__)
 
@@ -247,13 +246,11 @@ def _still_given(values: Mapping[str, Any], given: Mapping[str, Any], named: Map
 
 def _read_yaml(path: str) -> dict[str, Any]:
     try:
-        with open(path, encoding="utf-8") as file:
-            content = yaml.safe_load(file)
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise UsageError(f"--config {path!r} cannot be read: {reason}") from error
-    except yaml.YAMLError as error:
-        raise UsageError(f"--config {path!r} is not YAML: {one_line(str(error))}") from error
-    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        content = read_mapping(path)
+    except OSError as error:
+        raise UsageError(f"--config {path!r} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise UsageError(f"--config {path!r} cannot be used: {error}; write lines such as 'strategy: lora'") from error
+    if not content:
         raise UsageError(f"--config {path!r} holds no options; write lines such as 'strategy: lora'")
     return content
