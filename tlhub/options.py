@@ -250,7 +250,7 @@ def _read_yaml(path: str) -> dict[str, Any]:
     except OSError as error:
         raise UsageError(f"--config {path!r} cannot be read: {error.strerror}") from error
     except ValueError as error:
-        raise UsageError(f"--config {path!r} cannot be used: {error}; write lines such as 'strategy: lora'") from error
+        raise UsageError(f"--config {path!r} {error}; write lines such as 'strategy: lora'") from error
     if not content:
         raise UsageError(f"--config {path!r} holds no options; write lines such as 'strategy: lora'")
     return content

@@ -17,25 +17,29 @@ _DEEPEST = 50
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
+class _RefusedError(Exception):
+    """A text asks for more than a configuration needs."""
+
+
 def read_mapping(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Return the values of a YAML file by name; nothing where the file is empty.
 
     Raises:
         OSError: It cannot be read.
-        ValueError: It is no YAML, or asks for objects, or for more values than a configuration has; the message says
-            which, for the end of one of the caller's.
+        ValueError: It is no YAML, or asks for objects, or for more values than a configuration has; the message goes
+            on after the file's name.
     """
     with open(path, "rb") as file:
         content = file.read(_MOST_BYTES + 1)
     if len(content) > _MOST_BYTES:
-        raise ValueError(f"it is larger than {_MOST_BYTES / 2**20:.0f} MiB")
+        raise ValueError(f"is larger than {_MOST_BYTES / 2**20:.0f} MiB")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise ValueError("it is not UTF-8 text") from None
+        raise ValueError("is not UTF-8 text") from None
     value = parse(text)
     if value is not None and (not isinstance(value, dict) or not all(isinstance(key, str) for key in value)):
-        raise ValueError("it holds no options by name")
+        raise ValueError("holds no options by name")
     return value or {}
 
 
@@ -53,14 +57,16 @@ def parse(text: str) -> Any:
             if node is None:
                 return None
             if _size(node, {}) > _MOST_VALUES:
-                raise ValueError(f"its anchors stand for more than {_MOST_VALUES} values")
+                raise _RefusedError(f"holds anchors that stand for more than {_MOST_VALUES} values")
             return loader.construct_document(node)
         finally:
             loader.dispose()
+    except _RefusedError as error:
+        raise ValueError(str(error)) from None
     except yaml.YAMLError as error:
-        raise ValueError(f"it is not YAML ({' '.join(str(error).split())})") from None
+        raise ValueError(f"is not YAML: {' '.join(str(error).split())}") from None
     except Exception as error:  # impossible dates, numbers of a thousand digits, tags that do not fit their values
-        raise ValueError(" ".join(str(error).split()) or type(error).__name__) from None
+        raise ValueError(f"holds a value that is none ({' '.join(str(error).split()) or type(error).__name__})") from None
 
 
 def _check_depth(text: str) -> None:
@@ -68,14 +74,14 @@ def _check_depth(text: str) -> None:
     for event in yaml.parse(text, Loader=_LOADER):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > _DEEPEST:
-            raise ValueError(f"it has lists or mappings more than {_DEEPEST} deep")
+            raise _RefusedError(f"has lists or mappings more than {_DEEPEST} deep")
 
 
 def _size(node: Any, known: dict[int, int]) -> int:
     """Return how many values a node stands for, everything that an anchor repeats counted each time."""
     if id(node) in known:
         if known[id(node)] == 0:
-            raise ValueError("an anchor holds itself")
+            raise _RefusedError("has an anchor that holds itself")
         return known[id(node)]
     known[id(node)] = 0
     inner = [] if isinstance(node.value, str) else node.value

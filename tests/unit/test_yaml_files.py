@@ -12,7 +12,7 @@ REFUSED = {
     BOMB: "stand for more than 1000000 values",
     MERGES: "stand for more than 1000000 values",
     "a: &a [*a]": "holds itself",
-    "a: !!python/object/apply:os.system [x]": "is not YAML (could not determine a constructor",
+    "a: !!python/object/apply:os.system [x]": "is not YAML: could not determine a constructor",
     "a: !!python/name:os.system": "is not YAML",
     "a: 2001-13-45": "month must be",
     "a: 9" + "9" * 5000: "4300 digits",
