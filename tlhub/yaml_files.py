@@ -64,9 +64,13 @@ def parse(text: str) -> Any:
     except _RefusedError as error:
         raise ValueError(str(error)) from None
     except yaml.YAMLError as error:
-        raise ValueError(f"is not YAML: {' '.join(str(error).split())}") from None
+        raise ValueError(f"is not YAML: {_words(error)}") from None
     except Exception as error:  # impossible dates, numbers of a thousand digits, tags that do not fit their values
-        raise ValueError(f"holds a value that is none ({' '.join(str(error).split()) or type(error).__name__})") from None
+        raise ValueError(f"holds a value that is none ({_words(error)})") from None
+
+
+def _words(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _check_depth(text: str) -> None:
