@@ -9,12 +9,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from tlhub.parsers import one_line
 from tlhub.training import checkpointing
 from tlhub.training.checkpointing import Snapshot
 from tlhub.training.loop import Job, Progress
 from tlhub.training.optimizers import load_state_tensors, state_tensors
 from tlhub.training.processes import on_main
 
+_MOST_THREADS = 4096
 _KIND, _FINAL = "step", "-final"
 """What the names of states begin with, and what that of the state after the last step ends with: it sorts behind."""
 
@@ -74,20 +76,33 @@ class CheckpointStore:
         """Return the progress of the newest intact checkpoint, its weights loaded; a fresh one where there is none.
 
         Raises:
-            CheckpointError: The newest checkpoint is intact and does not fit the model.
+            CheckpointError: The newest checkpoint is intact and does not fit the run.
         """
         newest = on_main(job.accelerator, self._newest)
         if newest is None:
             return Progress()
         snapshot = checkpointing.load(self.folder / newest)
         self._finished = newest.endswith(_FINAL)
+        try:
+            return self._put_back(snapshot, job)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise checkpointing.foreign(self.folder / newest, one_line(f"{type(error).__name__}: {error}")) from error
+
+    def _put_back(self, snapshot: Snapshot, job: Job) -> Progress:
+        progress, threads = Progress.of(snapshot.state), snapshot.state["threads"]
+        if not 0 <= progress.step <= job.total_steps or not 1 <= threads <= _MOST_THREADS:
+            raise ValueError(f"step {progress.step} of {job.total_steps}, {threads} threads")
         self._load(snapshot.tensors["model"])
         self._best = dict(snapshot.tensors.get("best", {}))
-        load_state_tensors(job.optimizer, snapshot.tensors.get("optimizer", {}))
+        moments = snapshot.tensors.get("optimizer", {})
+        for name, value in moments.items():
+            if value.ndim and value.shape != job.parameters[int(name.partition(".")[0])].shape:
+                raise ValueError(f"the optimizer's {name} is of shape {tuple(value.shape)}")
+        load_state_tensors(job.optimizer, moments)
         if job.accelerator.scaler is not None and snapshot.state.get("scaler"):
             job.accelerator.scaler.load_state_dict(snapshot.state["scaler"])
-        torch.set_num_threads(int(snapshot.state["threads"]))
-        return Progress.of(snapshot.state)
+        torch.set_num_threads(threads)  # sums of floating-point numbers depend on it
+        return progress
 
     def _newest(self) -> str | None:
         """Return the name of the checkpoint to go on from, which all processes have to agree on."""
@@ -97,7 +112,8 @@ class CheckpointStore:
 
     def load_best(self) -> None:
         """Put the best weights back into the model, where there was a validation."""
-        self._load(self._best)
+        if self._best:
+            self._load(self._best)
 
     def _weights(self) -> dict[str, torch.Tensor]:
         trained = {name: value for name, value in self.model.named_parameters() if name in self._trained}
@@ -106,5 +122,8 @@ class CheckpointStore:
     @torch.no_grad()
     def _load(self, tensors: Mapping[str, torch.Tensor]) -> None:
         own = self._weights()
-        for name, value in tensors.items():
-            own[name].copy_(value)
+        for name in sorted(own.keys() | tensors.keys()):
+            kinds = [(values[name].shape, values[name].dtype) if name in values else None for values in (own, tensors)]
+            if kinds[0] != kinds[1]:
+                raise ValueError(f"{name!r} is {kinds[1] or 'missing'} and not {kinds[0] or 'trained'}")
+            own[name].copy_(tensors[name])
