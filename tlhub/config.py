@@ -279,7 +279,7 @@ class LaunchConfig:
     """Which processes do the work."""
 
     num_processes: int = option(1, "processes of the run")
-    workers: int | None = option(None, "threads that decode files; default: the number of cores")
+    workers: int | None = option(None, "threads that decode files, 0 for none; default: the number of cores")
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ NUMBERS: dict[str, tuple[float, float, str]] = {
     "evaluate.resamples": (1, math.inf, "[)"),
     "log.every": (1, math.inf, "[)"),
     "launch.num_processes": (1, math.inf, "[)"),
-    "launch.workers": (1, math.inf, "[)"),
+    "launch.workers": (0, math.inf, "[)"),
     "task_options.false_accept_rate": (0, 1, "()"),
     "task_options.sample_tokens": (1, math.inf, "[)"),
     "seed": (0, 2**63, "[)"),

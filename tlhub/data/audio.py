@@ -25,6 +25,7 @@ from tlhub.data.frontends import front_end
 from tlhub.data.prepare import Examples
 from tlhub.data.sound import open_sound, sound_seconds
 from tlhub.data.tensors import to_device
+from tlhub.data.workers import executor
 from tlhub.errors import DataError
 from tlhub.seeding import uniforms
 
@@ -53,7 +54,7 @@ class AudioInputs:
         fingerprint: What the examples are, for the cache.
         data: `max_seconds`, `one_length`, the augmentation, and where and how much is cached.
         seed: The run's seed, for the augmentation.
-        workers: Threads that decode; None for the number of cores.
+        workers: Threads that decode; 0 for none of their own, None for the number of cores.
 
     Attributes:
         labels: The targets, of shape (n,) or (n, t).
@@ -72,7 +73,7 @@ class AudioInputs:
         self._augmentation, self._seed = SoundAugmentation.of(data, self._front.rate), seed
         self._most = max(1, round(data.max_seconds * self._front.rate))
         self._least = max(self._front.least, round(LEAST_SECONDS * self._front.rate))
-        self._pool = ThreadPoolExecutor(workers or os.cpu_count())
+        self._pool = executor(workers)
         self._waves = self._cached(fingerprint, data)
         self.lengths: np.ndarray | None = None
         self._ragged = self._front.masked and not data.one_length

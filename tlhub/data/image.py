@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,7 @@ from tlhub.data.pixels import NotWholeError, PixelProcessor
 from tlhub.data.prepare import Examples
 from tlhub.data.sampling import ClassSampling
 from tlhub.data.tensors import to_device
+from tlhub.data.workers import executor
 from tlhub.errors import DataError
 from tlhub.seeding import uniforms
 
@@ -45,7 +44,7 @@ class ImageInputs:
         fingerprint: What the examples are, for the cache.
         data: The augmentation, and where and how much is cached.
         seed: The run's seed, for the augmentation.
-        workers: Threads that decode; None for the number of cores.
+        workers: Threads that decode; 0 for none of their own, None for the number of cores.
         sampling: How often each class is drawn for training, which is what pictures are mixed with.
 
     Attributes:
@@ -68,7 +67,7 @@ class ImageInputs:
         _, height, width = self._processor.shape
         self.mixing = Mixing(seed, len(self), mixup=data.mixup, cutmix=data.cutmix,
                              size=(height, width), sampling=sampling) if data.mixup or data.cutmix else None
-        self._pool = ThreadPoolExecutor(workers or os.cpu_count())
+        self._pool = executor(workers)
         self._table = self._cached(fingerprint, data)
 
     def __len__(self) -> int:
