@@ -26,6 +26,21 @@ class DataError(TlhubError):
     exit_code = 3
 
 
+class LostDataError(DataError):
+    """An example could be used when it was checked, and cannot any more.
+
+    Args:
+        message: As for every error.
+        path: The file; empty where there is none.
+        reason: Why it cannot be used, as it stands in `quarantine.csv`.
+    """
+
+    def __init__(self, message: str, path: str = "", reason: str = "") -> None:
+        super().__init__(message)
+        self.path = path
+        self.reason = reason
+
+
 class CheckpointError(TlhubError):
     """The checkpoint cannot be used as given."""
 

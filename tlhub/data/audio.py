@@ -24,6 +24,7 @@ from tlhub.data.cache import ArrayCache, cache_root
 from tlhub.data.frontends import front_end
 from tlhub.data.prepare import Examples
 from tlhub.data.sound import open_sound, sound_seconds
+from tlhub.data.stand_ins import StandIns, as_lost
 from tlhub.data.tensors import to_device
 from tlhub.data.workers import executor
 from tlhub.errors import DataError
@@ -59,6 +60,7 @@ class AudioInputs:
     Attributes:
         labels: The targets, of shape (n,) or (n, t).
         lengths: Samples of each clip, shape (n,); None where all have one length for the model.
+        stand_ins: What stands in for sounds that are lost; None where all are kept in the cache.
 
     Raises:
         DataError: A sound cannot be decoded.
@@ -75,6 +77,7 @@ class AudioInputs:
         self._least = max(self._front.least, round(LEAST_SECONDS * self._front.rate))
         self._pool = executor(workers)
         self._waves = self._cached(fingerprint, data)
+        self.stand_ins = StandIns(examples, self._decoded) if self._waves is None else None
         self.lengths: np.ndarray | None = None
         self._ragged = self._front.masked and not data.one_length
         if self._ragged:
@@ -141,7 +144,8 @@ class AudioInputs:
 
     def _found(self, indices: np.ndarray) -> list[np.ndarray]:
         if self._waves is None:
-            return list(self._pool.map(self._decoded, indices.tolist()))
+            assert self.stand_ins is not None
+            return list(self._pool.map(self.stand_ins.decode, indices.tolist()))
         samples, starts, lengths = self._waves["samples"], self._waves["starts"], self._waves["lengths"]
         return [samples[starts[index]:starts[index] + lengths[index]] for index in indices.tolist()]
 
@@ -149,9 +153,9 @@ class AudioInputs:
         try:
             return sound_at(self._examples.inputs[index], self._front.rate)[:self._most]
         except DataError as error:
-            if isinstance(self._examples.inputs[index], bytes):
-                raise DataError(f"{self._examples.ids[index]}: {error}") from None
-            raise
+            source = self._examples.inputs[index]
+            named = DataError(f"{self._examples.ids[index]}: {error}") if isinstance(source, bytes) else error
+            raise as_lost(named, source) from None
 
     def _cached(self, fingerprint: str, data: DataConfig) -> dict[str, np.ndarray] | None:
         """Return all sounds end to end with where each starts; None where they would be too large."""
@@ -179,7 +183,7 @@ class AudioInputs:
         return found
 
     def _seconds(self) -> list[float]:
-        return list(self._pool.map(sound_seconds, self._examples.inputs))
+        return list(self._pool.map(_seconds_of, self._examples.inputs))
 
     def _fill(self, maps: dict[str, np.ndarray], starts: np.ndarray) -> None:
         for index, wave in enumerate(self._all()):
@@ -231,7 +235,14 @@ def longest_seconds(examples: Examples) -> float:
     """Return the length of the longest sound, from the files' headers.
 
     Raises:
-        DataError: A header cannot be read.
+        LostDataError: A header cannot be read.
     """
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return max(pool.map(sound_seconds, examples.inputs), default=0.0)
+        return max(pool.map(_seconds_of, examples.inputs), default=0.0)
+
+
+def _seconds_of(source: str | bytes) -> float:
+    try:
+        return sound_seconds(source)
+    except DataError as error:
+        raise as_lost(error, source) from None

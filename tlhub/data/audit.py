@@ -141,6 +141,9 @@ class FileAuditor:
         with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
             warnings.simplefilter("ignore")  # decoders warn about odd metadata, and about sizes that are refused here
             results = list(pool.map(self._look, inputs))
+        if lost:
+            results = [(digest, {"reason": lost[str(source)]} if source in lost else outcome)
+                       for source, (digest, outcome) in zip(inputs, results, strict=True)]
         if len(self._files) + len(self._outcomes) > known:
             content = {"decoder": self._version, "files": self._files, "outcomes": self._outcomes}
             write_atomically(self.memory, json.dumps(content).encode())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,8 @@ class Draft:
         splits: Rows by split, without those that cannot be used.
         quarantined: Examples left out since they cannot be decoded.
         problems: What would stop a run, where that is collected; None where the first is raised.
+        lost: Files that turned out to be unusable after they were checked, with the reason.
+        seen: Examples looked at, with those that are left out.
     """
 
     source: Source
@@ -44,6 +46,8 @@ class Draft:
     splits: dict[str, Rows] = field(default_factory=dict)
     quarantined: list[BadExample] = field(default_factory=list)
     problems: list[str] | None = None
+    lost: Mapping[str, str] = field(default_factory=dict)
+    seen: int = 0
 
     def complain(self, words: str) -> None:
         """Tell what stops a run.
@@ -66,7 +70,6 @@ def fill(draft: Draft, data: DataConfig, modality: str, only: tuple[str, ...] = 
     draft.notes.insert(len(source.notes), _columns_told(draft, modality))
     wanted = {split: table for split, table in source.splits.items() if split in only} or dict(source.splits)
     auditor = FileAuditor(_memory(data, source, modality), DECODERS[modality]) if modality in DECODERS else None
-    seen = 0
     sounds: dict[str, dict[str, Any]] = {}
     for split, table in wanted.items():
         try:
@@ -79,14 +82,14 @@ def fill(draft: Draft, data: DataConfig, modality: str, only: tuple[str, ...] = 
             continue
         bad = [index for index, reason in enumerate(checked.reasons) if reason is not None]
         draft.quarantined += [BadExample(split, table.ids[index], str(checked.reasons[index])) for index in bad]
-        seen += len(table.ids)
+        draft.seen += len(table.ids)
         sounds |= {name: facts for name, facts in zip(table.ids, checked.facts, strict=False) if "seconds" in facts}
         if reading.problems:
             continue
         rows = make_rows(table, draft.columns, inputs, reading.labels, checked)
         draft.splits[split] = rows.take(np.delete(np.arange(len(rows)), bad)) if bad else rows
     draft.notes += describe_sounds(sounds)
-    _check_quarantine(draft, data, seen)
+    _check_quarantine(draft, data, draft.seen)
 
 
 def _columns_told(draft: Draft, modality: str) -> str:
@@ -108,7 +111,7 @@ def _inputs(draft: Draft, table: Table, modality: str,
         return read_records(table, columns)
     if auditor is not None:
         files = read_files(table, columns.input, draft.source.root)
-        return files, auditor.check(files)
+        return files, auditor.check(files, draft.lost)
     if columns.pair is not None:
         pairs = read_pairs(table, (columns.input, columns.pair))
         return pairs, check_pairs(pairs)

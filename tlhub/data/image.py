@@ -21,6 +21,7 @@ from tlhub.data.mixing import Mixing
 from tlhub.data.pixels import NotWholeError, PixelProcessor
 from tlhub.data.prepare import Examples
 from tlhub.data.sampling import ClassSampling
+from tlhub.data.stand_ins import StandIns, as_lost
 from tlhub.data.tensors import to_device
 from tlhub.data.workers import executor
 from tlhub.errors import DataError
@@ -51,6 +52,7 @@ class ImageInputs:
         labels: The targets, of shape (n,) or (n, t).
         lengths: None: all images have one size.
         mixing: What is mixed with what in training; None for nothing.
+        stand_ins: What stands in for images that are lost; None where all are kept in the cache.
 
     Raises:
         CheckpointError: The processor makes images of different sizes.
@@ -69,6 +71,7 @@ class ImageInputs:
                              size=(height, width), sampling=sampling) if data.mixup or data.cutmix else None
         self._pool = executor(workers)
         self._table = self._cached(fingerprint, data)
+        self.stand_ins = StandIns(examples, self._open) if self._table is None else None
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -180,17 +183,19 @@ class ImageInputs:
 
     def _fill(self, cache: ArrayCache, key: str, dtype: np.dtype, shaped: Callable[..., np.ndarray]) -> None:
         with cache.create(key, {"pixels": ((len(self), *self._processor.shape), dtype)}) as maps:
-            for places, pixels in self._chunks(np.arange(len(self)), shaped):
+            for places, pixels in self._chunks(np.arange(len(self)), shaped, self._open):
                 maps["pixels"][places] = pixels
 
     def _decoded(self, indices: np.ndarray) -> np.ndarray:
-        return np.concatenate([values for _, values in self._chunks(indices, self._processor.fixed)])
+        assert self.stand_ins is not None
+        return np.concatenate([values for _, values in self._chunks(indices, self._processor.fixed,
+                                                                       self.stand_ins.decode)])
 
-    def _chunks(self, indices: np.ndarray,
-                shaped: Callable[..., np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def _chunks(self, indices: np.ndarray, shaped: Callable[..., np.ndarray],
+                opened: Callable[[int], Image.Image]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield shaped images in order, several chunks at a time being worked on."""
         def work(part: np.ndarray) -> np.ndarray:
-            return shaped([self._open(int(index)) for index in part])
+            return shaped([opened(int(index)) for index in part])
 
         step = max(1, min(_CHUNK, len(indices) // 4))
         parts = [indices[start:start + step] for start in range(0, len(indices), step)]
@@ -204,6 +209,5 @@ class ImageInputs:
         try:
             return open_image(source)
         except DataError as error:
-            if isinstance(source, bytes):
-                raise DataError(f"{self._examples.ids[index]}: {error}") from None
-            raise
+            named = DataError(f"{self._examples.ids[index]}: {error}") if isinstance(source, bytes) else error
+            raise as_lost(named, source) from None
