@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from tlhub.config import RunConfig
+from tlhub import locking
+from tlhub.config import RunConfig, replace
 from tlhub.errors import UsageError, is_disk_full
 from tlhub.options import dotted, identity
 from tlhub.parsers import one_line
@@ -20,6 +23,11 @@ WRITTEN = ("config.yaml", "metrics.json", "history.jsonl", "quarantine.csv", "re
            "checkpoints", "evaluations", "trackers", "status.json")
 """What a run writes to its folder; the status goes last, since it tells that a folder is a run's."""
 
+_LOCK = ".lock"
+_HIDDEN = frozenset({_LOCK, *(f".{name}.tmp" for name in WRITTEN)})
+"""What a process that was killed may leave beside them."""
+_PATIENCE = 10.0
+"""Seconds that a command waits for the one before it, whose processes may still be leaving."""
 _NAMED = 4
 """Differences between configurations that a message names."""
 
@@ -100,7 +108,7 @@ class RunFolder:
 
     def clear(self) -> None:
         """Remove what a run writes, and nothing that somebody else put there."""
-        for name in WRITTEN:
+        for name in (*(_HIDDEN - {_LOCK}), *WRITTEN):
             path = self.path / name
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
@@ -133,9 +141,59 @@ def open_folder(config: RunConfig, *, overwrite: bool) -> RunFolder:
         UsageError: The folder holds a finished run, a run of another configuration, or something else.
     """
     folder = RunFolder(Path(config.out) if config.out else _default_path(config))
+    if _is_to_be_cleared(folder, config, overwrite=overwrite):
+        folder.clear()
+    folder.path.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@contextmanager
+def taken_folder(config: RunConfig, *, overwrite: bool, patience: float = _PATIENCE) -> Iterator[RunFolder]:
+    """Open the folder of a run (`open_folder`) and hold it for the length of the block.
+
+    Of commands that choose their folders at the same time each gets one of its own.
+
+    Args:
+        config: As given.
+        overwrite: Empty a folder that holds another run.
+        patience: Seconds to wait for a command that holds the folder.
+
+    Raises:
+        UsageError: Another command is at work in the folder, or `open_folder` refuses it.
+    """
+    while True:
+        path = Path(config.out) if config.out else _default_path(config)
+        if config.out:
+            _is_to_be_cleared(RunFolder(path), config, overwrite=overwrite)
+        try:
+            path.mkdir(parents=True)
+            new = True
+        except FileExistsError:
+            new = False
+            if not config.out and not RunFolder(path).is_unfinished(config):
+                continue  # another command was quicker
+        with ExitStack() as held:
+            try:
+                held.enter_context(locking.held(path / _LOCK, patience=patience))
+            except BlockingIOError:
+                raise UsageError(f"--out {str(path)!r} is in use by {locking.holder(path / _LOCK)}; wait until it "
+                                 "ends, or name another folder") from None
+            # The run may have been finished while this command waited.
+            if config.out or new or RunFolder(path).is_unfinished(config):
+                yield open_folder(replace(config, {"out": str(path)}), overwrite=overwrite)
+                return
+
+
+def _is_to_be_cleared(folder: RunFolder, config: RunConfig, *, overwrite: bool) -> bool:
+    """Return whether what is in a folder has to go before a run of `config` begins there.
+
+    Raises:
+        UsageError: It has to stay, and is not a run to go on with.
+    """
     if folder.path.exists() and not folder.path.is_dir():
         raise UsageError(f"--out {str(folder.path)!r} is a file; name a folder that is new or empty")
-    if folder.path.exists() and any(folder.path.iterdir()) and not folder.is_unfinished(config):
+    held = {path.name for path in folder.path.iterdir()} - _HIDDEN if folder.path.exists() else ()
+    if held and not folder.is_unfinished(config):
         if folder.failed_before_training:
             overwrite = True
         state = folder.status.get("state")
@@ -147,9 +205,8 @@ def open_folder(config: RunConfig, *, overwrite: bool) -> RunFolder:
             more = f" and {len(changes) - _NAMED} more" if len(changes) > _NAMED else ""
             what += f" ({'; '.join(changes[:_NAMED])}{more})" if changes else ""
             raise UsageError(f"--out {str(folder.path)!r} holds {what}; name another folder, or pass --overwrite")
-        folder.clear()
-    folder.path.mkdir(parents=True, exist_ok=True)
-    return folder
+        return True
+    return False
 
 
 def plain_identity(config: RunConfig) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from tlhub.config import RunConfig, replace
 from tlhub.errors import UsageError
-from tlhub.folder import RunFolder, open_folder, plain_identity
+from tlhub.folder import RunFolder, open_folder, plain_identity, taken_folder
 from tlhub.options import effective
 
 
@@ -123,3 +124,60 @@ def test_damaged_files_read_as_none(tmp_path: Path) -> None:
     (folder.path / "status.json").write_text("{")
     (folder.path / "config.yaml").write_text("")
     assert (folder.status, folder.config) == ({}, {})
+
+
+def test_a_folder_is_held_by_one_command(tmp_path: Path) -> None:
+    run = config(tmp_path / "run")
+    with taken_folder(run, overwrite=False) as folder:
+        begun(run)
+        for overwrite in (False, True):
+            with pytest.raises(UsageError, match=r"is in use by process \d+ on"), \
+                    taken_folder(run, overwrite=overwrite, patience=0.0):
+                pytest.fail("held twice")
+        assert folder.status["state"] == "running"
+    assert {path.name for path in folder.path.iterdir()} == {"config.yaml", "status.json"}
+    with taken_folder(run, overwrite=False, patience=0.0) as again:
+        assert again.path == folder.path
+
+
+def test_commands_that_choose_at_the_same_time_get_folders_of_their_own(tmp_path: Path,
+                                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    together, found, refused = threading.Barrier(8), [], []
+
+    def choose(seed: int) -> None:
+        together.wait()
+        try:
+            with taken_folder(config(seed=seed), overwrite=False, patience=0.0) as folder:
+                begun(replace(config(seed=seed), {"out": str(folder.path)}))
+                found.append(folder.path.name)
+                together.wait()
+        except UsageError as error:
+            refused.append(str(error))
+            together.wait()
+
+    threads = [threading.Thread(target=choose, args=(seed,)) for seed in (0, 0, 1, 2, 3, 4, 5, 6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == len(set(found)) >= 7, "two of the same configuration may meet in a folder: one is refused"
+    assert len(found) + len(refused) == 8
+
+
+def test_what_a_killed_command_leaves_is_no_run(tmp_path: Path) -> None:
+    for name in (".lock", ".status.json.tmp", ".config.yaml.tmp"):
+        (tmp_path / name).write_text("{")
+    with taken_folder(config(tmp_path), overwrite=False) as folder:
+        assert folder.path == tmp_path
+        begun(config(tmp_path), "failed")
+    with taken_folder(config(tmp_path, seed=1), overwrite=False):
+        assert {path.name for path in tmp_path.iterdir()} == {".lock"}
+
+
+def test_a_configuration_without_a_status_is_a_run_that_was_killed_at_its_beginning(tmp_path: Path) -> None:
+    begun(config(tmp_path))
+    (tmp_path / "status.json").unlink()
+    assert open_folder(config(tmp_path), overwrite=False).path == tmp_path
+    with pytest.raises(UsageError, match="holds no tlhub run"):
+        open_folder(config(tmp_path, seed=1), overwrite=False)

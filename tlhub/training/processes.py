@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import functools
 import os
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -113,3 +114,18 @@ def resolve_precision(precision: str) -> str:
     if precision == "auto":
         return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
     return _PRECISIONS[precision]
+
+
+def anywhere(accelerator: Accelerator, flag: bool) -> bool:
+    """Return whether the flag is set on any process, the same answer on all of them; the devices are not waited for."""
+    if accelerator.num_processes == 1:
+        return flag
+    flags = torch.tensor(int(flag))
+    torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX, group=_hosts())
+    return bool(flags)
+
+
+@functools.cache
+def _hosts() -> torch.distributed.ProcessGroup | None:
+    """Return a group of all processes that talks from host to host; None where the default one does."""
+    return None if torch.distributed.get_backend() == "gloo" else torch.distributed.new_group(backend="gloo")
