@@ -35,7 +35,7 @@ LAYERS = (
     ("options",),
     ("limits", "parsers"),
     ("config",),
-    ("registry", "environment", "seeding", "errors", "version"),
+    ("registry", "environment", "seeding", "errors", "version", "yaml_files", "stopping", "locking"),
     ("__init__",),
 )
 DOORS = {"peft": {"models/adapters.py"}, "jsonargparse": {"parsers.py"}}

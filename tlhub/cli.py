@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
-import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from types import ModuleType
 from typing import Any
 
 from tlhub import __version__, launching, options
@@ -17,6 +17,7 @@ from tlhub.evaluation.scores import flat
 from tlhub.launching import Ending
 from tlhub.limits import check_sampling
 from tlhub.parsers import FINETUNE, Command, one_line, suggestion
+from tlhub.stopping import listening
 
 EVALUATE = Command("evaluate", "Score a finished run on data.", {"run": "the run's folder"}, ("data",))
 PREDICT = Command("predict", "Predict with a finished run; one JSON object a line.",
@@ -35,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: What follows `tlhub`; default: the process's own arguments.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    return guarded(lambda: _dispatch(words), debug="--debug" in words)
+    return guarded(lambda: _dispatch(words), debug="--debug" in words, last=argv is None)
 
 
 def recipe(body: Callable[[dict[str, Any]], object], *, task: str, argv: Sequence[str] | None = None) -> None:
@@ -65,32 +66,36 @@ def recipe(body: Callable[[dict[str, Any]], object], *, task: str, argv: Sequenc
         body(choices)
         return Ending(0)
 
-    sys.exit(guarded(carry_out, debug="--debug" in words))
+    sys.exit(guarded(carry_out, debug="--debug" in words, last=argv is None))
 
 
-def guarded(body: Callable[[], Ending], *, debug: bool) -> int:
+def guarded(body: Callable[[], Ending], *, debug: bool, last: bool = False) -> int:
     """Return the exit code of `body`, and say in one line why it failed.
 
     Args:
-        body: What to do.
+        body: What to do. SIGTERM and SIGINT interrupt it, unless it defers them.
         debug: Show tracebacks.
+        last: Whether the process ends with it, so that no signal may change the exit code any more.
     """
     _set_up_logging(debug)
-    # As Ctrl-C: what runs can clean up, and the loop, which listens itself, stores a checkpoint.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        ending = body()
-    except SystemExit as exit_:
-        ending = Ending(exit_.code if isinstance(exit_.code, int) else 1)
-    except BaseException as error:  # the exit code has to be right whatever happens
-        if debug:
-            traceback.print_exc()
-        ending = _ending(error)
-    launching.leave_group()
-    if launching.is_relaunched():
-        launching.leave(ending)
-    elif ending.reason:
-        print(f"tlhub: {_of_rank()}{ending.reason}", file=sys.stderr)
+    launching.follow_launcher()
+    with listening() as stop:
+        try:
+            with stop.interrupting():
+                ending = body()
+        except SystemExit as exit_:
+            ending = Ending(exit_.code if isinstance(exit_.code, int) else 1)
+        except BaseException as error:  # the exit code has to be right whatever happens
+            if debug:
+                traceback.print_exc()
+            ending = _ending(error, stopped=stop.requested)
+        if launching.is_relaunched():
+            launching.leave(ending)  # before the others can notice that this process is gone
+        elif ending.reason:
+            print(f"tlhub: {_of_rank()}{ending.reason}", file=sys.stderr)
+        launching.leave_group()
+        if last:
+            stop.conclude()
     return ending.code
 
 
@@ -122,8 +127,7 @@ def _finetune(argv: list[str]) -> Ending:
     config, choices = _asked(argv)
     if _needs_launch(config):
         return launching.launch(["-m", "tlhub", "finetune", *argv], config.launch.num_processes)
-    from tlhub import run
-
+    run = _engine()
     finished = run.finetune(config, overwrite=choices.get("overwrite", False))
     if launching.rank() == 0:
         for split in ("validation", "test"):
@@ -139,8 +143,7 @@ def _evaluate(argv: list[str]) -> Ending:
     section = given.get("data", {})
     if not section.get("source"):
         raise UsageError("no data is given; name a folder, a file or a Hub id: --data SOURCE")
-    from tlhub import run
-
+    run = _engine()
     print(json.dumps(run.evaluate(given["run"], **section), indent=2))
     return Ending(0)
 
@@ -153,8 +156,7 @@ def _predict(argv: list[str]) -> Ending:
     sampling = {name: given[name] for name in PREDICT.field_names() if name in given}
     chosen = {"batch_size": int(size)} if "batch_size" in given else {}
     check_sampling(SamplingConfig(**sampling))
-    from tlhub import run
-
+    run = _engine()
     finished = run.load(given["run"])
     for batch in _batches(given["input"], int(size)):
         for prediction in finished.predict(batch, **chosen, **sampling):
@@ -218,14 +220,26 @@ def _needs_launch(config: RunConfig) -> bool:
     return config.launch.num_processes > 1 and not launching.is_launched()
 
 
-def _ending(error: BaseException) -> Ending:
+def _engine() -> ModuleType:
+    """Import what carries out runs; libraries that are interrupted while they are loaded fail in every way."""
+    with listening() as stop:
+        with stop.deferring("when the libraries are loaded"):
+            from tlhub import run
+        stop.raise_if_requested()
+    return run
+
+
+def _ending(error: BaseException, *, stopped: bool) -> Ending:
     if isinstance(error, TlhubError):
         return Ending(error.exit_code, one_line(str(error)))
-    if isinstance(error, KeyboardInterrupt):
+    if stopped or isinstance(error, KeyboardInterrupt):  # a library may have turned the interrupt into an error
         return Ending(75, "stopped on request; the same command goes on")
     if is_disk_full(error):
         return Ending(1, one_line(f"the disk is full ({error}); free some space, or name other folders with --out and "
                                   "--data.cache_dir"))
+    if launching.is_loss_of_another(error):
+        return Ending(1, "another process of the group is gone; the same command goes on from the last checkpoint",
+                      lost=True)
     return Ending(1, one_line(f"{type(error).__name__}: {error}") + " (--debug shows where)")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import resource
-import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -133,7 +132,6 @@ def finish(bench: Workbench, fitted: Fitted, data: PreparedData, times: dict[str
              "data fingerprint": data.fingerprint, **versions()}
     report.write_report(bench.folder.path, config=as_dict(bench.config), metrics=content, notes=list(data.notes),
                         facts=facts, sections=bench.problem.sections(content))
-    shutil.rmtree(bench.folder.path / "checkpoints", ignore_errors=True)
     bench.accelerator.wait_for_everyone()
 
 

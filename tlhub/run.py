@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
+import shutil
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, gather_object
 
 from tlhub import options, results
 from tlhub.config import MULTI_LABEL, NEXT_TOKEN, REGRESSION, SINGLE_LABEL, RunConfig, replace
+from tlhub.data.audit import BadExample
+from tlhub.data.batches import Inputs
 from tlhub.data.cache import ArrayCache, cache_root
 from tlhub.data.prepare import PreparedData, prepare
 from tlhub.data.targets import Target
-from tlhub.errors import DiskFullError, StoppedError, TlhubError, UsageError, is_disk_full
+from tlhub.errors import DataError, DiskFullError, LostDataError, StoppedError, TlhubError, UsageError, is_disk_full
 from tlhub.evaluation.metrics import METRICS, direction
 from tlhub.finished import Run
-from tlhub.folder import RunFolder, open_folder, plain_identity
+from tlhub.folder import RunFolder, plain_identity, taken_folder
 from tlhub.models.assembly import lay_out
 from tlhub.models.checkpoints import Checkpoint, load_checkpoint
 from tlhub.models.features import available_features
@@ -32,13 +37,18 @@ from tlhub.options import check, effective
 from tlhub.parsers import one_line
 from tlhub.record import keep_record
 from tlhub.registry import STRATEGIES, TASKS
+from tlhub.stopping import StopRequest, listening
 from tlhub.tasks.base import Task
 from tlhub.training import defaults
 from tlhub.training.loop import Callback
+from tlhub.training.lost_data import lost_examples
 from tlhub.training.processes import make_accelerator
 from tlhub.workbench import Workbench
 
 logger = logging.getLogger(__name__)
+
+_READINGS = 3
+"""How often data are read in all, where files are lost meanwhile."""
 
 def load(folder: str | Path) -> Run:
     """Return the finished run in `folder`.
@@ -74,32 +84,19 @@ def finetune(config: RunConfig, *, overwrite: bool = False, callbacks: Sequence[
         TlhubError: One of its kinds, with a one-line message; `status.json` says the same.
     """
     check(config)
-    accelerator = make_accelerator(config)
-    folder = _agreed_folder(accelerator, config, overwrite=overwrite)
-    with _status_of(folder, accelerator):
+    with listening() as stop, ExitStack() as held:
+        accelerator = make_accelerator(config)
+        folder = _agreed_folder(accelerator, config, held, overwrite=overwrite)
+        held.enter_context(_status_of(folder, accelerator, stop))
         started = time.perf_counter()
         task: Task = TASKS.get(config.task)()
-        strategy = STRATEGIES.get(config.strategy.name)()
-        with accelerator.main_process_first():
-            data = prepare(config.data, task.modality, problems=task.problems, seed=config.seed,
-                           keywords=task.keywords(config))
-        for note in data.notes if accelerator.is_main_process else ():
-            logger.info(note)
-        _check_target(task, config, data.target)
-        checkpoint = load_checkpoint(
-            config.model, auto_model=task.auto_model, auto_processor=task.auto_processor,
-            label_names=data.target.names[-1:] if config.model.sigmoid else data.target.names,
-            problem_type=data.target.problem_type, pretrained=strategy.pretrained, seed=config.seed)
-        lay_out(checkpoint.model)
-        task.settle(checkpoint, data)
-        given, config = config, _resolve(config, task, data, checkpoint, accelerator)
-        with accelerator.main_process_first():
-            inputs = {split: task.inputs(examples, checkpoint.processor, config, fingerprint=data.fingerprint + split)
-                      for split, examples in data.splits.items()}
+        given, ready = config, _prepared(config, task, accelerator)
+        config, data, checkpoint = ready.config, ready.data, ready.checkpoint
         keep_record(folder, given, config, data, checkpoint, accelerator)
         _start_trackers(folder, config, accelerator)
-        bench = Workbench(config, folder, accelerator, task, checkpoint, inputs, data.target, data.fingerprint,
-                          ArrayCache(cache_root(config.data)), observers=callbacks)
+        bench = Workbench(config, folder, accelerator, task, checkpoint, ready.inputs, data.target, data.fingerprint,
+                          ArrayCache(cache_root(config.data)), observers=callbacks, stop=stop,
+                          names=data.splits["train"].ids)
         if config.evaluate.knn:
             offered = available_features(checkpoint.model, checkpoint.new_parameters)[:1]
             bench.features(offered)
@@ -107,21 +104,99 @@ def finetune(config: RunConfig, *, overwrite: bool = False, callbacks: Sequence[
                 bench.tell("evaluate.knn has nothing to search: the backbone is fresh, so it has no features yet")
         before = results.begin(bench, data)
         prepared = time.perf_counter()
-        fitted = strategy.fit(bench)
+        fitted = STRATEGIES.get(config.strategy.name)().fit(bench)
         times = {"prepare_s": prepared - started, "train_s": time.perf_counter() - prepared + bench.seconds_before}
-        results.finish(bench, fitted, data, times, before)
+        results.finish(bench, fitted, _with_lost(data, ready.inputs["train"], accelerator), times, before)
     return Run(folder.path)
 
 
-def _agreed_folder(accelerator: Accelerator, config: RunConfig, *, overwrite: bool) -> RunFolder:
-    """Let the main process choose the folder, and tell the others, its refusal included."""
+@dataclass(frozen=True)
+class _Prepared:
+    """What a run works on; the configuration is resolved."""
+
+    config: RunConfig
+    data: PreparedData
+    checkpoint: Checkpoint
+    inputs: dict[str, Inputs]
+
+
+def _prepared(config: RunConfig, task: Task, accelerator: Accelerator) -> _Prepared:
+    """Read data and checkpoint, and begin again where files were lost since they were checked.
+
+    Raises:
+        DataError: The data cannot be used, or are lost faster than they are read.
+    """
+    lost: dict[str, str] = {}
+    for _ in range(_READINGS):
+        found: dict[str, str] = {}
+        ready = _read(config, task, accelerator, lost, found)
+        told = [(ready.data.fingerprint, found)]
+        told = gather_object(told) if accelerator.num_processes > 1 else told
+        missing = {path: reason for _, some in told for path, reason in some.items()}
+        if not missing and len({fingerprint for fingerprint, _ in told}) == 1:
+            return ready
+        lost |= missing
+        for path, reason in missing.items() if accelerator.is_main_process else ():
+            logger.warning("%r was checked and now %s: the data are read again without it", path, reason)
+    words = "".join(f", the last {path!r}, which {reason}" for path, reason in list(lost.items())[-1:])
+    raise DataError(f"{config.data.source!r} changes while it is read ({len(lost)} files were lost{words}); leave it "
+                    "alone meanwhile, and the same command begins again")
+
+
+def _read(config: RunConfig, task: Task, accelerator: Accelerator, lost: Mapping[str, str],
+          found: dict[str, str]) -> _Prepared:
+    """Read data and checkpoint; add to `found` what is lost beside `lost`, and why."""
+    with accelerator.main_process_first():
+        data = prepare(config.data, task.modality, problems=task.problems, seed=config.seed,
+                       keywords=task.keywords(config), lost=lost)
+    for note in data.notes if accelerator.is_main_process else ():
+        logger.info(note)
+    _check_target(task, config, data.target)
+    checkpoint = load_checkpoint(
+        config.model, auto_model=task.auto_model, auto_processor=task.auto_processor,
+        label_names=data.target.names[-1:] if config.model.sigmoid else data.target.names,
+        problem_type=data.target.problem_type, pretrained=STRATEGIES.get(config.strategy.name).pretrained,
+        seed=config.seed)
+    lay_out(checkpoint.model)
+    task.settle(checkpoint, data)
+    inputs: dict[str, Inputs] = {}
+    with _noting(found):
+        config = _resolve(config, task, data, checkpoint, accelerator)
+    with accelerator.main_process_first(), _noting(found):
+        for split, examples in data.splits.items() if not found else ():
+            inputs[split] = task.inputs(examples, checkpoint.processor, config, fingerprint=data.fingerprint + split)
+    return _Prepared(config, data, checkpoint, inputs)
+
+
+@contextmanager
+def _noting(found: dict[str, str]) -> Iterator[None]:
+    """Note a file that is lost instead of raising an error: the other processes have to hear of it first."""
+    try:
+        yield
+    except LostDataError as error:
+        if not error.path:
+            raise
+        found[error.path] = error.reason
+
+
+def _with_lost(data: PreparedData, train: Inputs, accelerator: Accelerator) -> PreparedData:
+    """Return the data with what was lost in training among what is listed as unusable."""
+    ids = data.splits["train"].ids
+    lost = [BadExample("train", ids[index], reason) for index, reason in lost_examples(train, accelerator).items()]
+    note = [f"{len(lost)} training examples were lost while the run went on, the first is {lost[0].id!r}: "
+            f"{lost[0].reason}; others stood in for them"] if lost else []
+    return dataclasses.replace(data, quarantined=(*data.quarantined, *lost), notes=(*data.notes, *note))
+
+
+def _agreed_folder(accelerator: Accelerator, config: RunConfig, held: ExitStack, *, overwrite: bool) -> RunFolder:
+    """Let the main process choose the folder, hold it as long as `held`, and tell the others, its refusal included."""
     answer: list[Any] = [None]
     if accelerator.is_main_process:
         try:
-            folder = open_folder(config, overwrite=overwrite)
-            folder.write_status("running")
+            folder = held.enter_context(taken_folder(config, overwrite=overwrite))
             if not folder.config:
                 folder.write_config(effective(config), {"given": plain_identity(config)})
+            folder.write_status("running")
             answer = [str(folder.path)]
         except TlhubError as error:
             answer = [error]
@@ -161,28 +236,46 @@ def _disk_words(folder: RunFolder, error: BaseException) -> str:
 
 
 @contextmanager
-def _status_of(folder: RunFolder, accelerator: Accelerator) -> Iterator[None]:
-    """Write to `status.json` how the block ended."""
+def _status_of(folder: RunFolder, accelerator: Accelerator, stop: StopRequest) -> Iterator[None]:
+    """Write to `status.json` how the block ended, which a request to stop interrupts, and none that comes later."""
     try:
-        yield
+        with stop.interrupting():
+            yield
         state, code, reason = "finished", 0, ""
-    except KeyboardInterrupt:
-        state, code, reason = "stopped", 75, "interrupted outside of training"
-        raise
     except BaseException as error:
-        if is_disk_full(error) and not isinstance(error, DiskFullError):
-            state, code, reason = "failed", DiskFullError.exit_code, _disk_words(folder, error)
-            raise DiskFullError(reason) from error
-        code = error.exit_code if isinstance(error, TlhubError) else 1
+        told = _told(error, folder, stop)
+        code = told.exit_code if isinstance(told, TlhubError) else 75 if isinstance(told, KeyboardInterrupt) else 1
         state = "stopped" if code == StoppedError.exit_code else "failed"
-        reason = str(error) if isinstance(error, TlhubError) else f"{type(error).__name__}: {error}"
-        raise
+        reason = str(told) if isinstance(told, TlhubError) else f"{type(told).__name__}: {told}"
+        if told is error:
+            raise
+        raise told from error
     finally:
-        for tracker in accelerator.trackers:
-            tracker.finish()
         if accelerator.is_main_process:
             folder.write_status(state, code, reason)
+        _finish_trackers(accelerator)
+    if accelerator.is_main_process:
+        shutil.rmtree(folder.path / "checkpoints", ignore_errors=True)  # not before it is known that none is needed
     accelerator.wait_for_everyone()  # and stay a group: the finished run may be asked for predictions
+
+
+def _told(error: BaseException, folder: RunFolder, stop: StopRequest) -> BaseException:
+    """Return the error that a run ends with; a library may have turned an interrupt into one of its own."""
+    if isinstance(error, TlhubError):
+        return error
+    if stop.requested:
+        return StoppedError("stopped on request; the same command goes on")
+    if is_disk_full(error):
+        return DiskFullError(_disk_words(folder, error))
+    return error
+
+
+def _finish_trackers(accelerator: Accelerator) -> None:
+    for tracker in accelerator.trackers:
+        try:
+            tracker.finish()
+        except Exception as error:  # another system's trouble does not undo what was done here
+            logger.warning("tracker %s could not be finished: %s", tracker.name, one_line(str(error)))
 
 
 def _check_target(task: Task, config: RunConfig, target: Target) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -18,6 +18,7 @@ from tlhub.config import HEAD_STRATEGIES, NEXT_TOKEN, REGRESSION, RunConfig
 from tlhub.data.batches import Inputs
 from tlhub.data.cache import ArrayCache
 from tlhub.data.image import ImageInputs
+from tlhub.data.portions import Portions
 from tlhub.data.sampling import class_sampling
 from tlhub.data.targets import Target
 from tlhub.evaluation import metrics
@@ -36,12 +37,15 @@ from tlhub.models.prefix import CannotEnterError, Entry, cache_prefix, entering
 from tlhub.problems import Problem
 from tlhub.registry import STRATEGIES
 from tlhub.seeding import derive
+from tlhub.stopping import AbandonedError, StopRequest
 from tlhub.strategies.base import is_augmented
 from tlhub.tasks.base import Task
 from tlhub.training import callbacks, optimizers
 from tlhub.training.inference import predict_logits
 from tlhub.training.loop import Callback, Job, train
+from tlhub.training.lost_data import LostData
 from tlhub.training.objectives import ExampleLoss, Mixed
+from tlhub.training.processes import anywhere
 from tlhub.training.store import CheckpointStore
 from tlhub.training.unfreezing import Schedule, Unfreezing
 
@@ -70,6 +74,8 @@ class Workbench:
         seconds_before: Time spent training in sittings before this one.
         examples_seen: Examples trained on, over all sittings; 0 where nothing was trained by gradient.
         observers: The caller's own callbacks, after those of the run.
+        names: What the training examples are called in messages.
+        stop: Whether this process was asked to stop.
     """
 
     config: RunConfig
@@ -86,9 +92,12 @@ class Workbench:
     seconds_before: float = 0.0
     examples_seen: int = 0
     observers: Sequence[Callback] = ()
+    names: Sequence[str] = ()
+    stop: StopRequest = field(default_factory=StopRequest)
     problem: Problem = field(init=False)
     _scorer: tuple[nn.Module, nn.Module] | None = field(init=False, default=None)
     _told: set[str] = field(init=False, default_factory=set)
+    _portions: Portions = field(init=False, default_factory=Portions)
     outputs: OutputMap = field(init=False)
 
     def __post_init__(self) -> None:
@@ -124,10 +133,17 @@ class Workbench:
             self._scorer = model, self.problem.scorer(model, self.inputs, self._tell_once)
         return self._scorer[1]
 
-    def predict(self, model: nn.Module, inputs: Inputs) -> np.ndarray:
-        """Return what a model gives for every example of a split, in the space that outputs are trained in, (n, k)."""
+    def predict(self, model: nn.Module, inputs: Inputs, between: Callable[[], None] | None = None) -> np.ndarray:
+        """Return what a model gives for every example of a split, in the space that outputs are trained in, (n, k).
+
+        Args:
+            model: The model.
+            inputs: The split.
+            between: See `predict_logits`; None to be interrupted as soon as this process was asked to stop.
+        """
         return predict_logits(self.scorer(model), inputs, self.accelerator,
-                              batch_size=self.config.train.micro_batch_size or _SCORED_AT_ONCE)
+                              batch_size=self.config.train.micro_batch_size or _SCORED_AT_ONCE,
+                              between=between or self.stop.raise_if_requested, portions=self._portions)
 
     def _tell_once(self, line: str) -> None:
         if line not in self._told:
@@ -227,18 +243,22 @@ class Workbench:
         audit = callbacks.Audit(model, needed=self._needed(whole or model))
         if schedule is not None:
             self.tell(f"unfreezing: {schedule.words(job.total_steps)}")
-        train(job, progress, [
-            history, callbacks.ProgressBar(Console(stderr=True)),
-            audit, *([] if schedule is None else [Unfreezing(model, schedule, audit)]), validation,
-            callbacks.Checkpointing(store, validation, every=self.config.train.checkpoint_every), *self.observers])
+        checkpointing = callbacks.Checkpointing(store, validation, every=self.config.train.checkpoint_every,
+                                                stop=self.stop)
+        with self.stop.deferring("after this step, with a checkpoint"):
+            train(job, progress, [
+                history, callbacks.ProgressBar(Console(stderr=True)),
+                audit, *([] if schedule is None else [Unfreezing(model, schedule, audit)]), validation,
+                LostData(self.inputs["train"]), checkpointing, *self.observers])
+            store.load_best()
+            store.finish(job, progress)
+        self.stop.raise_if_requested()
         if progress.stop:
             self.tell(f"stopped early: {progress.stop}")
         if progress.bad_steps:
             self.tell(f"{progress.bad_steps} steps were not finite and changed no weight")
         whole_epochs, steps = divmod(progress.step, job.steps_per_epoch)
         self.examples_seen = whole_epochs * len(job.inputs) + steps * (self.config.train.batch_size or 0)
-        store.load_best()
-        store.finish(job, progress)
 
     def _needed(self, model: nn.Module) -> dict[str, nn.Parameter]:
         """Return what every strategy has to train: the last layer, and all of the head that was drawn at random.
@@ -295,7 +315,7 @@ class Workbench:
             objective = Mixed(objective, inputs.mixing)
         return Job(accelerator=self.accelerator, model=prepared, optimizer=optimizer, inputs=inputs,
                    objective=objective, train=config.train, seed=config.seed, log_every=config.log.every,
-                   sampling=class_sampling(inputs.labels, config.train.sampling, seed=config.seed))
+                   sampling=class_sampling(inputs.labels, config.train.sampling, seed=config.seed), names=self.names)
 
     def _warn_of_statistics(self, model: nn.Module) -> None:
         """BatchNorm is the one layer in which the examples of a forward pass see each other."""
@@ -313,8 +333,12 @@ class Workbench:
         assert best is not None
         names = list(dict.fromkeys([*names, best]))
 
+        def give_up() -> None:
+            if anywhere(self.accelerator, self.stop.requested):
+                raise AbandonedError
+
         def score() -> Scores:
-            outputs = self.outputs.apply(self.predict(model, inputs))
+            outputs = self.outputs.apply(self.predict(model, inputs, give_up))
             return self.problem.score(outputs, inputs.labels, names)
 
         return callbacks.Validation(score, metric=best, direction=metrics.direction(best), store=store,

@@ -131,7 +131,8 @@ def test_a_signal_before_training_is_a_stop():
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, check=False)
     assert ended.returncode == 75
-    assert ended.stderr == "tlhub: stopped on request; the same command goes on\n"
+    assert ended.stderr == ("tlhub: SIGTERM: stopping now; another Ctrl-C ends at once\n"
+                            "tlhub: stopped on request; the same command goes on\n")
 
 
 def test_lines_of_standard_input_are_inputs(monkeypatch):

@@ -8,6 +8,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -419,7 +420,7 @@ def test_machines_that_do_not_share_the_folder_are_told(world: World, tmp_path: 
 
     config = from_kwargs(TASK, model=str(world.model), data=str(world.data), out=str(tmp_path / "run"))
     with pytest.raises(UsageError, match=r"run' is not seen by 1 of 2 processes; .* all machines share"):
-        run_module._agreed_folder(Two(), config, overwrite=False)
+        run_module._agreed_folder(Two(), config, ExitStack(), overwrite=False)
 
 
 def test_a_head_that_is_not_taken_over_is_told(world: World, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -5,15 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
@@ -22,13 +18,15 @@ from torch import nn
 from tlhub.errors import StoppedError
 from tlhub.evaluation.scores import Scores, flat, one_number
 from tlhub.models.freezing import FIRM, TrainabilityAudit
+from tlhub.stopping import AbandonedError, StopRequest
 from tlhub.training.loop import Callback, Job, Progress, Report
+from tlhub.training.processes import anywhere
 from tlhub.training.store import CheckpointStore
 
 logger = logging.getLogger(__name__)
+
 _NAMED = 20
 """Examples of a step that was not finite which are named in the history."""
-
 _PACE = 60.0
 """Seconds between checkpoints where their number of steps is not given."""
 
@@ -54,7 +52,9 @@ class History(Callback):
         if job.accelerator.is_main_process:
             # What stands at step 0 belongs to a state that is made again.
             kept = [line for line in read_history(self.path) if line["step"] <= progress.step and progress.step]
-            self.path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+            temporary = self.path.with_name(f".{self.path.name}.tmp")
+            temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
+            temporary.replace(self.path)  # a process that is killed meanwhile leaves the lines that there were
 
     def on_report(self, job: Job, progress: Progress, report: Report) -> None:
         """Write the loss and the pace, and before them the steps that were not finite."""
@@ -187,7 +187,8 @@ class Validation(Callback):
     """Scores the validation split, keeps the best weights, and stops when they get no better.
 
     Args:
-        score: Returns the metrics of the validation split; the same on every process.
+        score: Returns the metrics of the validation split, the same on every process; `AbandonedError` where the run
+            was asked to stop meanwhile. The state is saved as it is then, and going on begins with this validation.
         metric: The one that chooses.
         direction: 1 where higher is better, -1 where lower is.
         store: Where the best weights are kept.
@@ -209,8 +210,8 @@ class Validation(Callback):
         self.from_start = from_start
 
     def on_start(self, job: Job, progress: Progress) -> None:
-        """Validate what training begins with, where that counts."""
-        if self.from_start and progress.step == 0:
+        """Validate what training begins with, where that counts or where the run was stopped during its validation."""
+        if self.from_start if progress.step == 0 else self.due(job, progress) and progress.validated < progress.step:
             self._validate(job, progress)
 
     def due(self, job: Job, progress: Progress) -> bool:
@@ -223,7 +224,11 @@ class Validation(Callback):
             self._validate(job, progress)
 
     def _validate(self, job: Job, progress: Progress) -> None:
-        scores = self.score()
+        try:
+            scores = self.score()
+        except AbandonedError:
+            return
+        progress.validated = progress.step
         self.history.write(job, {"step": progress.step, "epoch": round(progress.step / job.steps_per_epoch, 4),
                                  "validation": scores})
         value, loss = one_number(scores[self.metric]), one_number(scores["loss"]) if "loss" in scores else None
@@ -254,35 +259,40 @@ def _breaks_tie(value: float, loss: float | None, progress: Progress) -> bool:
 class Checkpointing(Callback):
     """Saves the state to resume from, regularly and when the run is asked to stop.
 
-    SIGTERM and SIGINT set a flag; the processes agree on it after a step, save, and end with `StoppedError`.
+    The processes agree on it after a step, save, and end with `StoppedError`.
 
     Args:
         store: Where states are kept.
         validation: Its steps are the default ones to save after.
         every: Steps between checkpoints; None for the validations, but at most once in `_PACE` seconds.
+        stop: Whether this process was asked to stop.
     """
 
-    def __init__(self, store: CheckpointStore, validation: Validation, *, every: int | None) -> None:
+    def __init__(self, store: CheckpointStore, validation: Validation, *, every: int | None,
+                 stop: StopRequest | None = None) -> None:
         self.store = store
         self.validation = validation
         self.every = every
-        self._signal: int | None = None
-        self._handlers: dict[int, Any] = {}
+        self.stop = stop or StopRequest()
         self._started = 0.0
         self._saved = 0.0
 
     def on_start(self, job: Job, progress: Progress) -> None:
-        """Listen for signals."""
+        """Begin to count the seconds.
+
+        Raises:
+            StoppedError: The run was asked to stop during the validation that training begins with.
+        """
         self._started = time.perf_counter() - progress.seconds
         self._saved = time.perf_counter()
-        if threading.current_thread() is threading.main_thread():  # Python leaves signals to that one
-            self._handlers = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
+        if self._stopped(job, progress):  # what there is to save is saved: training begins with it
+            raise _stopped_after(job, progress)
 
     def on_step(self, job: Job, progress: Progress) -> None:
         """Save where it is due.
 
         Raises:
-            StoppedError: A signal came; the state is saved.
+            StoppedError: The run was asked to stop; the state is saved.
         """
         progress.seconds = time.perf_counter() - self._started
         stopped = self._stopped(job, progress)
@@ -290,36 +300,19 @@ class Checkpointing(Callback):
             self.store.save(job, progress)
             self._saved = time.perf_counter()
         if stopped:
-            self._restore()
-            raise StoppedError(f"stopped on request after step {progress.step} of {job.total_steps}; "
-                               "the same command goes on from there")
-
-    def on_end(self, job: Job, progress: Progress) -> None:
-        """Give the signals back."""
-        self._restore()
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self._signal = number
-
-    def _restore(self) -> None:
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-        self._handlers = {}
+            self.stop.requested = True  # of all processes, whichever of them was asked
+            raise _stopped_after(job, progress)
 
     def _due(self, job: Job, progress: Progress) -> bool:
         if self.every:
             return progress.step % self.every == 0
-        return self.validation.due(job, progress) and _anywhere(job, time.perf_counter() - self._saved >= _PACE)
+        return self.validation.due(job, progress) and anywhere(job.accelerator,
+                                                               time.perf_counter() - self._saved >= _PACE)
 
     def _stopped(self, job: Job, progress: Progress) -> bool:
-        if job.accelerator.device.type != "cpu" and progress.step % job.log_every:
-            return False
-        return _anywhere(job, self._signal is not None)
+        return anywhere(job.accelerator, self.stop.requested)
 
 
-def _anywhere(job: Job, flag: bool) -> bool:
-    """Return whether the flag is set on any process, the same answer on all of them."""
-    accelerator = job.accelerator
-    if accelerator.num_processes == 1:
-        return flag
-    return bool(accelerator.reduce(torch.tensor(float(flag), device=accelerator.device)).item())
+def _stopped_after(job: Job, progress: Progress) -> StoppedError:
+    return StoppedError(f"stopped on request after step {progress.step} of {job.total_steps}; the same command goes on "
+                        "from there")

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import signal
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +17,7 @@ from tlhub.config import TrainConfig
 from tlhub.data.batches import ArrayInputs
 from tlhub.errors import StoppedError, TlhubError
 from tlhub.models.freezing import TrainabilityAudit
+from tlhub.stopping import AbandonedError, StopRequest
 from tlhub.strategies.base import FeatureHead
 from tlhub.training import optimizers
 from tlhub.training.callbacks import Audit, Checkpointing, History, Validation, read_history
@@ -120,30 +118,53 @@ def test_history_has_one_beginning(tmp_path: Path) -> None:
     assert [line["step"] for line in read_history(path)] == list(range(1, 9))
 
 
-def test_a_signal_stops_after_the_step_and_gives_the_signals_back(tmp_path: Path) -> None:
-    job = make_job()
+def test_a_request_stops_after_the_step_with_a_checkpoint(tmp_path: Path) -> None:
+    job, stop = make_job(), StopRequest()
     validate, store = validation(job, tmp_path, [0.0] * 8)
 
     class Ask(Callback):
         def on_step(self, job: Job, progress: Progress) -> None:
-            if progress.step == 3:
-                os.kill(os.getpid(), signal.SIGTERM)
+            stop.requested = progress.step == 3
 
-    before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(StoppedError, match="after step 3 of 8"):
-        train(job, Progress(), [Ask(), validate, Checkpointing(store, validate, every=None)])
-    assert signal.getsignal(signal.SIGTERM) is before
+        train(job, Progress(), [Ask(), validate, Checkpointing(store, validate, every=None, stop=stop)])
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-000000003"]
 
 
-def test_training_in_a_thread_leaves_signals_alone(tmp_path: Path) -> None:
-    job, steps = make_job(), []
-    validate, store = validation(job, tmp_path, [0.0] * 8)
-    thread = threading.Thread(target=lambda: steps.append(
-        train(job, Progress(), [Checkpointing(store, validate, every=None)]).step))
-    thread.start()
-    thread.join()
-    assert steps == [8]
+@pytest.mark.parametrize("at", [0, 3, 8])
+def test_an_abandoned_validation_is_the_first_thing_on_going_on(tmp_path: Path, at: int) -> None:
+    """The history, the best weights and patience are those of a run that nobody stopped."""
+    told = []
+    for folder, stops in ((tmp_path / "straight", 0), (tmp_path / "stopped", 2)):
+        folder.mkdir()
+        asked = 0
+
+        def score() -> dict[str, float]:
+            nonlocal asked
+            done = [line for line in read_history(folder / "history.jsonl") if "validation" in line]  # noqa: B023
+            if len(done) == at and asked < stops:  # noqa: B023
+                asked += 1
+                stop.requested = True  # noqa: B023
+                raise AbandonedError
+            return {"score": [0.1, 0.3, 0.2, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0][len(done)]}
+
+        for sitting in range(stops + 1):
+            job, stop = make_job(), StopRequest()
+            store = CheckpointStore(folder / "checkpoints", job.model)
+            history = History(folder / "history.jsonl")
+            validate = Validation(score, metric="score", direction=1, store=store, history=history, every=1,
+                                  patience=5, from_start=True)
+            progress = store.resume(job)
+            try:
+                train(job, progress, [history, validate, Checkpointing(store, validate, every=None, stop=stop)])
+            except StoppedError:
+                assert sitting < stops
+        store.load_best()
+        lines = [{key: value for key, value in line.items() if key != "examples_per_s"}
+                 for line in read_history(folder / "history.jsonl")]
+        told.append((lines, progress.best_step, progress.stale, progress.step, job.model.head.weight.tolist()))
+    assert len(told[0][0]) == 8 + 9
+    assert told[1] == told[0]
 
 
 def test_the_gradient_scaler_goes_on_where_it_was(tmp_path: Path) -> None:
