@@ -20,6 +20,7 @@ LAYERS = (
     ("cli",),
     ("doctor",),
     ("api",),
+    ("proving",),
     ("run",),
     ("finished",),
     ("record", "results", "workbench"),

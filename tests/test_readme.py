@@ -19,7 +19,8 @@ from tlhub.parsers import FINETUNE
 REPOSITORY = Path(__file__).parents[1]
 README = (REPOSITORY / "README.md").read_text()
 RECIPES = REPOSITORY / "recipes"
-COMMANDS = {command.name: command for command in (cli.FINETUNE, cli.EVALUATE, cli.PREDICT, cli.DATA_CHECK, cli.DOCTOR)}
+COMMANDS = {command.name: command for command in (cli.FINETUNE, cli.PROVE, cli.EVALUATE, cli.PREDICT, cli.DATA_CHECK,
+                                                  cli.DOCTOR)}
 
 
 def blocks(text: str, language: str) -> list[str]:
@@ -67,7 +68,7 @@ def test_a_command_that_is_shown_is_understood(name: str, line: str, monkeypatch
         parsed = launch_command_parser().parse_args(words)
         assert parsed.config_file is None or Path(parsed.config_file).is_file()
         check_script([parsed.training_script, *parsed.training_script_args])
-    elif words[0] == "finetune":
+    elif words[0] in ("finetune", "prove"):
         check_finetune(words[1:])
     else:
         command = COMMANDS["data check" if words[0] == "data" else words[0]]
@@ -76,9 +77,9 @@ def test_a_command_that_is_shown_is_understood(name: str, line: str, monkeypatch
 
 def test_the_commands_are_found() -> None:
     names = [name for name, _ in shown()]
-    assert names.count("README.md") == 25
+    assert names.count("README.md") == 26
     # Each recipe shows one, two of them three more, three of them one more; each script two.
-    assert len(names) == 25 + 19 + 6 + 3 + 12
+    assert len(names) == 26 + 19 + 6 + 3 + 12
 
 
 def test_the_options_that_are_named_exist() -> None:

@@ -16,7 +16,7 @@ from tlhub.errors import DataError, TlhubError, UsageError, is_disk_full
 from tlhub.evaluation.scores import flat
 from tlhub.launching import Ending
 from tlhub.limits import check_sampling
-from tlhub.parsers import FINETUNE, Command, one_line, suggestion
+from tlhub.parsers import FINETUNE, PROVE, Command, one_line, suggestion
 from tlhub.stopping import listening
 
 EVALUATE = Command("evaluate", "Score a finished run on data.", {"run": "the run's folder"}, ("data",))
@@ -138,6 +138,18 @@ def _finetune(argv: list[str]) -> Ending:
     return Ending(0)
 
 
+def _prove(argv: list[str]) -> Ending:
+    config, choices = _asked(argv, PROVE)
+    from tlhub.proving.prove import prove
+
+    report = prove(config, overwrite=choices.get("overwrite", False))
+    for proof in report.proofs:
+        finding = proof.finding
+        print(f"{proof.name:<13} {finding.outcome:<14} {proof.seconds:>5.1f} s  {one_line(finding.words)}")
+    print(f"proofs: {report.folder}")
+    return Ending(1, f"does not hold: {', '.join(report.failed)}") if report.failed else Ending(0)
+
+
 def _evaluate(argv: list[str]) -> Ending:
     given = EVALUATE.arguments(argv)
     section = given.get("data", {})
@@ -204,12 +216,13 @@ def _doctor(argv: list[str]) -> Ending:
 
 
 _COMMANDS: tuple[tuple[Command, Callable[[list[str]], Ending]], ...] = (
-    (FINETUNE, _finetune), (EVALUATE, _evaluate), (PREDICT, _predict), (DATA_CHECK, _data_check), (DOCTOR, _doctor))
+    (FINETUNE, _finetune), (PROVE, _prove), (EVALUATE, _evaluate), (PREDICT, _predict), (DATA_CHECK, _data_check),
+    (DOCTOR, _doctor))
 
 
-def _asked(argv: Sequence[str]) -> tuple[RunConfig, dict[str, Any]]:
+def _asked(argv: Sequence[str], command: Command = FINETUNE) -> tuple[RunConfig, dict[str, Any]]:
     """Return the run that a command line asks for, and the same as keyword arguments of `tlhub.finetune`."""
-    choices = FINETUNE.arguments(argv)
+    choices = command.arguments(argv)
     choices.pop("debug", None)
     config = options.from_kwargs(**{name: value for name, value in choices.items() if name != "overwrite"})
     choices.pop("task", None)

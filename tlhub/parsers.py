@@ -138,6 +138,10 @@ FINETUNE = Command(
     {"config=": "YAML file to start from; options on the command line win",
      "overwrite": "replace a finished or different run in --out"})
 
+PROVE = dataclasses.replace(
+    FINETUNE, name="prove", words="Show on a little of the data that what a run promises holds for this configuration.",
+    actions={**FINETUNE.actions, "overwrite": "replace the proofs in --out"})
+
 
 def option_names() -> tuple[str, ...]:
     """Return the full names of all options of a run."""

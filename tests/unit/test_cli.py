@@ -45,7 +45,8 @@ def test_help_needs_no_torch():
 
 
 def test_every_promised_command_is_there():
-    assert [command.name for command, _ in cli._COMMANDS] == ["finetune", "evaluate", "predict", "data check", "doctor"]
+    assert [command.name for command, _ in cli._COMMANDS] == [
+        "finetune", "prove", "evaluate", "predict", "data check", "doctor"]
 
 
 @pytest.mark.parametrize(
