@@ -234,20 +234,18 @@ def live(life: Life, moments: list[Moment], journal: Journal, reference: Mapping
         journal: Where all is written down; what is there already is not repeated.
         reference: What the undisturbed run left.
     """
-    before = journal.entries(life.folder.name)
-    if any("equal" in entry for entry in before):
-        return
-    sittings = sum("code" in entry for entry in before)
+    name = life.folder.name
+    sittings = sum("code" in entry for entry in journal.entries(name))
     for number, moment in enumerate(moments[sittings:], start=sittings):
-        if look(life.run).state == "finished":
+        if look(life.run).state == "finished" or any(entry.get("problems") for entry in journal.entries(name)):
             break
         journal.add(life.sit(moment, number))
     for number in (900, 901):  # the first may find a process of the last group still leaving
         if look(life.run).state != "finished":
             journal.add(life.sit(None, number))
     left = result(life.run) if look(life.run).state == "finished" else {}
-    differing = [name for name, value in reference.items() if left.get(name) != value]
-    journal.add({"run": life.folder.name, "equal": not differing,
+    differing = [part for part, value in reference.items() if left.get(part) != value]
+    journal.add({"run": name, "equal": not differing,
                  "problems": [f"{', '.join(differing)} differ from the undisturbed run's"] if differing else []})
-    if not any(entry["problems"] for entry in journal.entries(life.folder.name) if "problems" in entry):
+    if not any(entry.get("problems") for entry in journal.entries(name)):
         shutil.rmtree(life.folder)

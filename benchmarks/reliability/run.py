@@ -44,6 +44,8 @@ COUNTS = {KILL: 200, TERM: 100, RANKS: 20, LAUNCHERS: 20}
 FLIPS = 600
 PARTS = {"kill": (KILL,), "term": (TERM,), "two": (RANKS, LAUNCHERS), "flip": ("flip",), "corrupt": ("corrupt",)}
 PER_RUN = 20
+ENOUGH = 3
+"""Runs in which something was not as promised, after which no further ones are begun."""
 
 
 class Torture:
@@ -97,7 +99,8 @@ class Torture:
             references |= {plan["setup"]: self.reference(self.setups[plan["setup"]])["result"] for plan in plans}
             with ThreadPoolExecutor(jobs) as pool:
                 list(pool.map(one, plans))
-            plans = further(journal, test, chosen, count)
+            wrong = {entry["run"] for entry in journal.entries() if entry.get("problems")}
+            plans = further(journal, test, chosen, count) if len(wrong) < ENOUGH else []
 
     def damage(self, count: int) -> None:
         """Damage a checkpoint in `count` places, and let runs go on from damaged ones."""
