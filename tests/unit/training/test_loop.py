@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,9 +50,11 @@ def data(count: int = 50) -> ArrayInputs:
     return ArrayInputs(random.standard_normal((count, 6)).astype(np.float32), random.integers(0, 3, count))
 
 
-def make_job(inputs: ArrayInputs, *, dropout: float = 0.0, weights: str = "none", **changes: object) -> Job:
+def make_job(inputs: ArrayInputs, *, dropout: float = 0.0, weights: str = "none", norm: bool = False,
+             **changes: object) -> Job:
     torch.manual_seed(0)
-    model = FeatureHead(nn.Sequential(nn.Linear(6, 8), nn.Dropout(dropout), nn.ReLU(), nn.Linear(8, 3)))
+    model = FeatureHead(nn.Sequential(nn.Linear(6, 8), nn.Dropout(dropout), *[nn.BatchNorm1d(8)][:norm], nn.ReLU(),
+                                      nn.Linear(8, 3)))
     settings = {"epochs": 2.0, "batch_size": 8, "learning_rate": 1e-2, "weight_decay": 0.01, **changes}
     config = TrainConfig(**settings)  # type: ignore[arg-type] (values of mixed types)
     accelerator = Accelerator(cpu=True)
@@ -136,11 +141,121 @@ def test_no_optimizer_moves_a_weight_in_a_step_that_is_not_finite(optimizer: str
     assert np.mean(run[-7:]) < np.mean(run[:7]) - 0.01
 
 
-def test_too_many_bad_steps_end_the_run_with_advice() -> None:
+def test_too_many_bad_steps_end_the_run_with_advice_and_the_examples() -> None:
     inputs = data()
     inputs.features[:] = np.nan
-    with pytest.raises(TlhubError, match=r"3 steps in a row.*--learning_rate"):
-        losses(make_job(inputs, max_bad_steps=3))
+    job = make_job(inputs, max_bad_steps=3, micro_batch_size=3)
+    recorder = Recorder()
+    with pytest.raises(TlhubError, match=r"3 steps in a row, the last with '\w+', '\w+', '\w+' and 5 more examples; no "
+                                         r"weight was changed.*--learning_rate"):
+        train(dataclasses.replace(job, names=[f"row{number}" for number in range(50)]), Progress(), [recorder])
+    assert [bad.step for report in recorder.reports for bad in report.bad] == [1, 2, 3]
+    assert recorder.reports[2].bad[0].examples == tuple(f"row{index}" for index in sorted(job.batch(2)))
+
+
+@pytest.mark.parametrize(("micro_batch", "named"), [(1, 1), (4, 4), (None, 8)])
+def test_only_the_examples_of_passes_that_were_not_finite_are_named(micro_batch: int | None, named: int,
+                                                                    caplog: pytest.LogCaptureFixture) -> None:
+    inputs = data()
+    inputs.features[7] = np.nan
+    job = dataclasses.replace(make_job(inputs, epochs=1.0, micro_batch_size=micro_batch), log_every=3)
+    recorder = Recorder()
+    with caplog.at_level(logging.WARNING):
+        progress = train(job, Progress(), [recorder])
+    (bad,) = [bad for report in recorder.reports for bad in report.bad]
+    assert 7 in job.batch(bad.step - 1)
+    assert "example 7" in bad.examples
+    assert len(bad.examples) == named
+    assert [report.step for report in recorder.reports] == [3, 6, 7]
+    assert all(np.isfinite(report.loss) for report in recorder.reports)
+    (line,) = caplog.messages
+    assert line.startswith(f"step {bad.step} was not finite and changed nothing; it had 'example ")
+    assert progress.bad_steps == 1
+
+
+class Infinite(CrossEntropy):
+    """A loss that is infinite, with a gradient that is not."""
+
+    def loss(self, output: Any, indices: np.ndarray, epoch: int) -> torch.Tensor:
+        return super().loss(output, indices, epoch) + (float("inf") if 7 in indices else 0.0)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "rmsprop", "adam", "adamw"])
+@pytest.mark.parametrize("fault", ["NaN in a sample", "infinite loss", "infinite gradient"])
+def test_a_step_that_is_not_finite_leaves_everything_as_it_was(optimizer: str, fault: str) -> None:
+    inputs = data(24)
+    job = make_job(inputs, epochs=2.0, optimizer=optimizer, micro_batch_size=4, norm=True)
+    (at,) = (step for step in range(3) if 7 in job.batch(step))
+    if fault == "NaN in a sample":
+        inputs.features[7] = np.nan
+    elif fault == "infinite loss":
+        job = dataclasses.replace(job, objective=Infinite(inputs.labels))
+    states: list[dict[str, torch.Tensor]] = []
+
+    class Watch(Callback):
+        def on_gradients(self, job: Job, progress: Progress) -> None:
+            if fault == "infinite gradient" and progress.step in (at, 3):
+                job.parameters[-1].grad[0] = float("inf")
+
+        def on_step(self, job: Job, progress: Progress) -> None:
+            state = {**job.model.state_dict(), **optimizers.state_tensors(job.optimizer)}
+            states.append({name: value.clone() for name, value in state.items()})
+
+    start = {name: value.clone() for name, value in job.model.state_dict().items()}
+    assert train(job, Progress(), [Watch()]).bad_steps == 2
+    assert len(states) == 6
+    assert len(start) == 9  # 4 weights, 2 of a norm and 3 statistics
+    for step, state in enumerate(states):
+        before = {**start, **(states[step - 1] if step else {})}
+        still = {name for name, value in before.items() if torch.equal(value, state[name])}
+        bad = 7 in job.batch(step) if fault != "infinite gradient" else step in (at, 3)
+        assert (still == before.keys()) == bad
+        assert bad or still & start.keys() <= {"head.0.bias"}  # whose gradient the norm behind it takes away
+        assert all(torch.isfinite(value).all() for value in state.values())
+
+
+def test_a_momentum_begins_with_the_first_gradient_that_is_finite() -> None:
+    inputs = data(24)
+    clean = make_job(inputs, max_steps=1, optimizer="sgd", momentum=0.9)
+    spoilt = make_job(inputs, max_steps=2, optimizer="sgd", momentum=0.9)
+
+    class SpoilFirst(Callback):
+        def on_gradients(self, job: Job, progress: Progress) -> None:
+            gradients = kept if job is clean else [float("nan")] * len(kept) if progress.step == 0 else kept
+            for group in job.optimizer.param_groups:
+                group["lr"] = 0.01
+            for parameter, gradient in zip(job.parameters, gradients, strict=True):
+                parameter.grad.copy_(torch.as_tensor(gradient))
+
+    kept = [torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)) for parameter in clean.parameters]
+    junk = [torch.full(parameter.shape, 1e9) for parameter in clean.parameters for _ in range(20)]
+    del junk  # what lies in memory that is not written is not small then
+    for job in (clean, spoilt):
+        train(job, Progress(), [SpoilFirst()])
+    for one, two in zip(clean.parameters, spoilt.parameters, strict=True):
+        assert torch.equal(one, two)
+
+
+@pytest.mark.parametrize("stop", [2, 5, 9])
+def test_what_was_seen_since_the_last_report_is_resumed_too(tmp_path: Path, stop: int) -> None:
+    inputs = data()
+    inputs.features[7] = np.nan
+    reports = {}
+    for name in ("straight", "resumed"):
+        job = dataclasses.replace(make_job(inputs, dropout=0.3), log_every=4)
+        recorder, progress = Recorder(), Progress()
+        if name == "resumed":
+            train(job, progress, [recorder, StopAt(stop)])
+            progress.stop = None
+            CheckpointStore(tmp_path, job.accelerator.unwrap_model(job.model)).save(job, progress)
+            job = dataclasses.replace(make_job(inputs, dropout=0.3), log_every=4)
+            progress = CheckpointStore(tmp_path, job.accelerator.unwrap_model(job.model)).resume(job)
+        train(job, progress, [recorder])
+        reports[name] = [(report.step, report.loss, report.grad_norm, report.accuracy, [bad.step for bad in report.bad])
+                         for report in recorder.reports]
+    assert [report[0] for report in reports["straight"]] == [4, 8, 12, 14]
+    assert reports["resumed"] == reports["straight"]
+    assert sum(len(report[4]) for report in reports["straight"]) == 2
 
 
 @pytest.mark.parametrize("stop", [1, 5, 7, 10])
