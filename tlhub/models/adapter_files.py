@@ -15,8 +15,9 @@ from transformers import PreTrainedTokenizerBase
 from transformers.image_processing_base import ImageProcessingMixin
 
 from tlhub.errors import CheckpointError
+from tlhub.models.inspection import read_description
+from tlhub.models.loading import damage
 
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
 LABELS = "labels.json"
 BASE = "base"
 """Folder for the base of a model that transformers cannot put adapters on by itself."""
@@ -104,14 +105,16 @@ def read_labels(folder: Path) -> Labels:
     Raises:
         CheckpointError: It is missing or damaged.
     """
-    try:
-        values = json.loads((folder / LABELS).read_text(encoding="utf-8"))
-        return Labels(**{**values, "label_names": tuple(values["label_names"])})
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"{str(folder)!r} holds an adapter without a readable {LABELS} ({type(error).__name__}); "
-            "give the model/ folder of a tlhub run, or merge the adapter into its base first"
-        ) from error
+    name = str(folder)
+    if not (folder / LABELS).is_file():
+        raise CheckpointError(f"{name!r} holds an adapter without {LABELS}; give the model/ folder of a tlhub run, or "
+                              "merge the adapter into its base first")
+    with damage(f"the {LABELS} of {name!r} cannot be used", "make the run again"):
+        values = read_description(folder / LABELS, name)
+        labels = Labels(**{**values, "label_names": tuple(map(str, values["label_names"]))})
+        if not all(isinstance(text, str) for text in (labels.base, labels.base_weight_hash, labels.auto_model)):
+            raise TypeError("what finds the base again is no text")
+    return labels
 
 
 def auto_processor_of(processor: Any) -> str:

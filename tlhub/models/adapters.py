@@ -25,10 +25,12 @@ from transformers.pytorch_utils import Conv1D
 from tlhub.config import StrategyConfig
 from tlhub.errors import CheckpointError, UsageError
 from tlhub.models.adapter_conversions import START, name_magnitudes, pissa_as_lora, vera_as_lora
-from tlhub.models.adapter_files import ADAPTER_WEIGHTS, BASE, Labels, link_base, read_labels, write_labels, write_readme
+from tlhub.models.adapter_files import BASE, Labels, link_base, read_labels, write_labels, write_readme
 from tlhub.models.adapter_targets import choose_targets, match_targets, modules_beside
+from tlhub.models.bounds import bounded
 from tlhub.models.heads import PooledClassifier, language_model
-from tlhub.models.loading import LOADING_ERRORS, first_line, quiet, read_settings, seeded, set_labels
+from tlhub.models.inspection import ADAPTER_WEIGHTS, count_numbers, inspect_checkpoint
+from tlhub.models.loading import damage, first_line, quiet, read_settings, seeded, set_labels
 from tlhub.models.origin import GENERATION_SETTINGS, Origin, resolve_base, weight_hash
 from tlhub.models.timm_models import TIMM
 from tlhub.seeding import derive
@@ -264,17 +266,16 @@ def load_adapter(folder: Path, *, auto_model: str) -> PeftModel:
     with _base_folder(folder, labels) as (origin, base_folder), quiet():
         settings = read_settings(origin, auto_model)
         set_labels(settings, labels.label_names, labels.problem_type)
-        try:
+        with damage(f"the adapter in {str(folder)!r} cannot be loaded", "fetch it again, or make the run again"):
             processor_pad = _padding(folder) if labels.label_names else None
             if processor_pad is not None:
                 settings.pad_token_id = processor_pad
-            base = getattr(transformers, auto_model).from_pretrained(
-                base_folder, config=settings, dtype=torch.float32, use_safetensors=True, local_files_only=True,
-                ignore_mismatched_sizes=True, trust_remote_code=False,
-            )
+            with bounded(str(folder), count_numbers(base_folder, str(folder))):
+                base = getattr(transformers, auto_model).from_pretrained(
+                    base_folder, config=settings, dtype=torch.float32, use_safetensors=True, local_files_only=True,
+                    ignore_mismatched_sizes=True, trust_remote_code=False,
+                )
             return PeftModel.from_pretrained(base, str(folder), autocast_adapter_dtype=False).eval()
-        except LOADING_ERRORS as error:
-            raise CheckpointError(f"the adapter in {str(folder)!r} cannot be loaded: {first_line(error)}") from error
 
 
 def _padding(folder: Path) -> int | None:
@@ -288,6 +289,7 @@ def _padding(folder: Path) -> int | None:
 def _base_folder(folder: Path, labels: Labels) -> Iterator[tuple[Origin, Path]]:
     """Give the base's files: those beside the adapter, without the adapter, or those of the base's own place."""
     if (folder / BASE / "config.json").exists():
+        inspect_checkpoint(folder / BASE, str(folder))
         yield Origin(str(folder), "local", None, weight_hash(folder / BASE), folder / BASE), folder / BASE
         return
     if (folder / "config.json").exists():

@@ -15,10 +15,11 @@ from tlhub.errors import CheckpointError
 from tlhub.models.adapters import plain_folder
 from tlhub.models.audio_models import in_order_of_computation, keep_constants, without_random_parts
 from tlhub.models.blocks import blocks
+from tlhub.models.bounds import bounded
 from tlhub.models.heads import output_layer, output_parameters
+from tlhub.models.inspection import count_numbers
 from tlhub.models.loading import (
-    LOADING_ERRORS,
-    first_line,
+    damage,
     labels_of,
     override_dropout,
     override_dropout_modules,
@@ -107,7 +108,7 @@ def load_origin(
             override_dropout(settings, dropout)
         match_padding(settings, processor, origin.name)
         with seeded(derive(seed, "weights")):
-            model, new = _read_weights(plain, settings, auto_model) if pretrained else _fresh(settings, auto_model)
+            model, new = (_read_weights if pretrained else _fresh)(plain, settings, auto_model)
     in_order_of_computation(model)
     keep_constants(model)
     new &= {name for name, _ in model.named_parameters()}
@@ -140,9 +141,10 @@ def _load_language_model(origin: Origin, auto_model: str, auto_processor: str, *
         if dropout is not None:
             override_dropout(settings, dropout)
         with seeded(derive(seed, "weights")):
-            model, new = _read_weights(plain, settings, auto_model) if pretrained else _fresh(settings, auto_model)
+            model, new = (_read_weights if pretrained else _fresh)(plain, settings, auto_model)
         if (folder / GENERATION_SETTINGS).exists():
-            model.generation_config = GenerationConfig.from_pretrained(folder)
+            with damage(f"the {GENERATION_SETTINGS} of {origin.name!r} cannot be used", "fetch the checkpoint again"):
+                model.generation_config = GenerationConfig.from_pretrained(folder)
     if dropout is not None:
         override_dropout_modules(model, dropout)
     model.train(mode=False)
@@ -155,8 +157,10 @@ def _load_language_model(origin: Origin, auto_model: str, auto_processor: str, *
     return Checkpoint(model, processor, origin, new)
 
 
-def _fresh(settings: PreTrainedConfig, auto_model: str) -> tuple[PreTrainedModel, frozenset[str]]:
-    model = getattr(transformers, auto_model).from_config(settings, dtype=torch.float32)
+def _fresh(origin: Origin, settings: PreTrainedConfig, auto_model: str) -> tuple[PreTrainedModel, frozenset[str]]:
+    with bounded(origin.name, None), damage(f"no model can be made of the config.json of {origin.name!r}",
+                                            "fetch the checkpoint again"):
+        model = getattr(transformers, auto_model).from_config(settings, dtype=torch.float32)
     if is_timm(model):
         draw_weights(model)
     return model, frozenset(name for name, _ in model.named_parameters())
@@ -165,15 +169,12 @@ def _fresh(settings: PreTrainedConfig, auto_model: str) -> tuple[PreTrainedModel
 def _read_weights(
     origin: Origin, settings: PreTrainedConfig, auto_model: str
 ) -> tuple[PreTrainedModel, frozenset[str]]:
-    with quiet():
-        try:
-            model, info = getattr(transformers, auto_model).from_pretrained(
-                origin.folder, config=settings, dtype=torch.float32, use_safetensors=True, local_files_only=True,
-                ignore_mismatched_sizes=True, trust_remote_code=False, output_loading_info=True,
-            )
-        except LOADING_ERRORS as error:
-            raise CheckpointError(f"the weights of {origin.name!r} cannot be read ({first_line(error)}); "
-                                  "the file is damaged or incomplete, fetch it again") from error
+    with quiet(), bounded(origin.name, count_numbers(origin.folder, origin.name)), \
+            damage(f"the weights of {origin.name!r} cannot be read", "damaged or incomplete, fetch them again"):
+        model, info = getattr(transformers, auto_model).from_pretrained(
+            origin.folder, config=settings, dtype=torch.float32, use_safetensors=True, local_files_only=True,
+            ignore_mismatched_sizes=True, trust_remote_code=False, output_loading_info=True,
+        )
     mismatched = frozenset(item[0] if isinstance(item, tuple) else item for item in info["mismatched_keys"])
     head = output_parameters(model)
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters() if name not in head}

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from tlhub.errors import CheckpointError
+from tlhub.models.bounds import bounded
 from tlhub.models.heads import HeadForm
-from tlhub.models.loading import LOADING_ERRORS, first_line
+from tlhub.models.inspection import read_description, read_header
+from tlhub.models.loading import damage
 from tlhub.models.origin import HEAD_SETTINGS, HEAD_WEIGHTS, Origin
 
 
@@ -76,14 +77,14 @@ def read_head(folder: Path) -> tuple[nn.Sequential, HeadRecord]:
     Raises:
         CheckpointError: A file is missing or damaged.
     """
-    try:
-        values: dict[str, Any] = json.loads((folder / HEAD_SETTINGS).read_text(encoding="utf-8"))
+    name = str(folder)
+    with damage(f"the head in {name!r} cannot be loaded", "make the run again"):
+        values = read_description(folder / HEAD_SETTINGS, name)
         form = HeadForm(tuple(values.pop("widths")), values.pop("activation"), values.pop("dropout"))
-        names, base = tuple(values.pop("label_names")), values.pop("base")
+        names, base = tuple(map(str, values.pop("label_names"))), values.pop("base")
         record = HeadRecord(**values, form=form, label_names=names, base=Base(**base) if base else None)
-        with torch.random.fork_rng(devices=[]):
+        brought = sum(math.prod(shape) for _, shape in read_header(folder / HEAD_WEIGHTS, name).values())
+        with torch.random.fork_rng(devices=[]), bounded(name, brought):
             head = form.build(record.in_features, len(names), bias=record.bias)
         head.load_state_dict(load_file(folder / HEAD_WEIGHTS))
-    except LOADING_ERRORS as error:
-        raise CheckpointError(f"the head in {str(folder)!r} cannot be loaded: {first_line(error)}") from error
     return head, record

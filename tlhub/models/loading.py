@@ -9,16 +9,36 @@ from typing import Any, cast
 
 import torch
 import transformers
-from safetensors import SafetensorError
 from torch import nn
 from transformers import PreTrainedConfig
 
 from tlhub.config import REGRESSION, SINGLE_LABEL
-from tlhub.errors import CheckpointError
+from tlhub.errors import CheckpointError, TlhubError, is_disk_full
 from tlhub.models.origin import Origin
 from tlhub.models.timm_models import TIMM, plain_settings, unknown_name
 
-LOADING_ERRORS = (OSError, ValueError, KeyError, RuntimeError, TypeError, ImportError, SafetensorError)
+
+@contextmanager
+def damage(what: str, advice: str) -> Iterator[None]:
+    """Tell as damage of a checkpoint whatever a library raises, inside the block, on files that are not as it expects.
+
+    Args:
+        what: The beginning of the message: what cannot be had of which checkpoint.
+        advice: Its end: what to do.
+
+    Raises:
+        CheckpointError: Something was raised.
+    """
+    try:
+        yield
+    except TlhubError:
+        raise
+    except BaseException as error:
+        # Of every kind: attributes that are not there, numbers too large; and panics of libraries written in Rust,
+        # which are no Exception.
+        if is_disk_full(error) or not (isinstance(error, Exception) or type(error).__name__ == "PanicException"):
+            raise
+        raise CheckpointError(f"{what} ({first_line(error)}); {advice}") from error
 
 
 def read_settings(origin: Origin, auto_model: str) -> PreTrainedConfig:
@@ -27,14 +47,13 @@ def read_settings(origin: Origin, auto_model: str) -> PreTrainedConfig:
     Raises:
         CheckpointError: It cannot be read, or its architecture does not do this task.
     """
-    try:
-        settings: PreTrainedConfig = transformers.AutoConfig.from_pretrained(origin.folder, trust_remote_code=False)
-    except ImportError as error:
-        raise CheckpointError(f"model.name {origin.name!r} needs a library that is not installed "
-                              f"({first_line(error)}); for models of timm: pip install 'tlhub[timm]'") from error
-    except LOADING_ERRORS as error:
-        raise CheckpointError(f"the config.json of {origin.name!r} cannot be used ({first_line(error)}); "
-                              "fetch the checkpoint again") from error
+    with damage(f"the config.json of {origin.name!r} cannot be used", "fetch the checkpoint again"):
+        try:
+            settings: PreTrainedConfig = transformers.AutoConfig.from_pretrained(origin.folder, trust_remote_code=False)
+            labels_of(settings)
+        except ImportError as error:
+            raise CheckpointError(f"model.name {origin.name!r} needs a library that is not installed "
+                                  f"({first_line(error)}); for models of timm: pip install 'tlhub[timm]'") from error
     if type(settings) not in getattr(transformers, auto_model)._model_mapping:
         task = auto_model.removeprefix("AutoModelFor")
         raise CheckpointError(
@@ -117,6 +136,8 @@ def quiet() -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error, or its type where it has no words."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    """Return the first line of an error, with the next where it ends in a colon, or its type where it has no words."""
+    lines = [line.strip() for line in str(error).strip().splitlines()]
+    if not lines:
+        return type(error).__name__
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
 
 from tlhub.errors import CheckpointError
+from tlhub.models.inspection import inspect_checkpoint, read_description
 from tlhub.models.timm_models import unknown_name
 
 HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 HUB_SKIPPED = ["*/*", "*.fp16.safetensors", "*.bf16.safetensors", "*.non_ema.safetensors"]
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack")
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".pkl", ".pickle", ".joblib")
 TIMM_OWNER = "timm/"
 CHUNK = 1 << 22
 GENERATION_SETTINGS = "generation_config.json"
@@ -56,7 +56,8 @@ def resolve_origin(name: str, revision: str | None = None, *, weights: bool = Tr
         The origin, its folder holding `config.json` or `adapter_config.json`, and safetensors files only.
 
     Raises:
-        CheckpointError: Nothing usable is there, or its weights are pickled.
+        CheckpointError: Nothing usable is there, its weights are pickled, or it asks for what tlhub never does
+            (`inspect_checkpoint`).
     """
     folder = Path(name).expanduser()
     if name and folder.is_dir():
@@ -131,11 +132,13 @@ def _check_files(name: str, folder: Path, *, weights: bool) -> None:
         raise CheckpointError(
             f"model.name {name!r} holds no config.json (found: {found}); give the folder of a checkpoint or of a run"
         )
+    inspect_checkpoint(folder, name)
     brought = {path.name for path in folder.glob("*.safetensors")}
     if weights and brought == {HEAD_WEIGHTS}:
-        base = json.loads((folder / HEAD_SETTINGS).read_text(encoding="utf-8"))["base"]["name"]
+        base = read_description(folder / HEAD_SETTINGS, name).get("base")
+        words = repr(base.get("name")) if isinstance(base, dict) else "itself"
         raise CheckpointError(f"model.name {name!r} holds the new layers of a run alone (model.save_base false); give "
-                              f"their base {base!r}")
+                              f"their base {words}")
     if weights and not brought:
         pickled = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
         found = f"only {', '.join(pickled)}" if pickled else "no weights"

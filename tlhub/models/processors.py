@@ -8,7 +8,7 @@ import transformers
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from tlhub.errors import CheckpointError
-from tlhub.models.loading import LOADING_ERRORS, first_line, quiet
+from tlhub.models.loading import damage, quiet
 from tlhub.models.origin import Origin
 
 
@@ -22,12 +22,9 @@ def load_processor(origin: Origin, auto_processor: str) -> Any:
     Raises:
         CheckpointError: The checkpoint has none, or it is damaged.
     """
-    try:
-        with quiet():
-            processor = getattr(transformers, auto_processor).from_pretrained(origin.folder, trust_remote_code=False)
-    except (*LOADING_ERRORS, AttributeError) as error:
-        raise CheckpointError(f"{auto_processor} finds nothing usable in {origin.name!r} ({first_line(error)}); give a "
-                              "checkpoint with all its files") from error
+    with quiet(), damage(f"{auto_processor} finds nothing usable in {origin.name!r}",
+                         "give a checkpoint with all its files"):
+        processor = getattr(transformers, auto_processor).from_pretrained(origin.folder, trust_remote_code=False)
     _check_vocabulary(processor, origin)
     return processor
 

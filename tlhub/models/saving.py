@@ -15,10 +15,12 @@ from transformers import PreTrainedModel
 from tlhub.config import SINGLE_LABEL
 from tlhub.errors import CheckpointError
 from tlhub.models.adapters import is_adapted, load_adapter, merge, save_adapter
+from tlhub.models.bounds import bounded
 from tlhub.models.checkpoints import load_origin
 from tlhub.models.head_files import Base, HeadRecord, read_head, write_head
 from tlhub.models.heads import HeadForm, PooledClassifier, drawn_parameters, output_layer
-from tlhub.models.loading import LOADING_ERRORS, first_line, quiet, read_settings, seeded, set_labels
+from tlhub.models.inspection import count_numbers, inspect_checkpoint
+from tlhub.models.loading import damage, quiet, read_settings, seeded, set_labels
 from tlhub.models.origin import HEAD_SETTINGS, Origin, resolve_base
 from tlhub.models.plain_heads import plain_classifier
 from tlhub.models.processors import load_processor
@@ -135,7 +137,10 @@ def load_saved(folder: Path, auto_model: str, auto_processor: str) -> tuple[nn.M
     Raises:
         CheckpointError: Something is missing or damaged.
     """
+    if not folder.is_dir():
+        raise CheckpointError(f"{str(folder)!r} is no folder; the run has to be made again")
     origin = Origin(str(folder), "local", None, "", folder)
+    inspect_checkpoint(folder, str(folder))
     processor = load_processor(origin, auto_processor)
     if (folder / "adapter_config.json").exists():
         return load_adapter(folder, auto_model=auto_model), processor
@@ -166,12 +171,10 @@ def _load_headed(origin: Origin, auto_model: str, auto_processor: str) -> Pooled
 def _read(origin: Origin, auto_model: str) -> tuple[PreTrainedModel, frozenset[str]]:
     """Return the model as it lies in a folder, and the names of the tensors that it lacks there."""
     settings = read_settings(origin, auto_model)
-    with quiet(), seeded(0):
-        try:
-            model, info = getattr(transformers, auto_model).from_pretrained(
-                origin.folder, config=settings, dtype=torch.float32, use_safetensors=True, local_files_only=True,
-                trust_remote_code=False, output_loading_info=True,
-            )
-        except LOADING_ERRORS as error:
-            raise CheckpointError(f"the model in {origin.name!r} cannot be loaded: {first_line(error)}") from error
+    with quiet(), seeded(0), damage(f"the model in {origin.name!r} cannot be loaded", "the run has to be made again"), \
+            bounded(origin.name, count_numbers(origin.folder, origin.name)):
+        model, info = getattr(transformers, auto_model).from_pretrained(
+            origin.folder, config=settings, dtype=torch.float32, use_safetensors=True, local_files_only=True,
+            trust_remote_code=False, output_loading_info=True,
+        )
     return model, frozenset(info["missing_keys"])

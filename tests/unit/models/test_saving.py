@@ -151,11 +151,11 @@ def test_damaged_heads(tmp_path: Path) -> None:
         load_saved(out, *tiny.auto_names("vit"))
     save_file(whole, out / "model.safetensors", metadata={"format": "pt"})
     save_file({"0.weight": torch.ones(2, 2)}, out / "head.safetensors")
-    with pytest.raises(CheckpointError, match=r"the head in .* cannot be loaded: ") as caught:
+    with pytest.raises(CheckpointError, match=r"the head in .* cannot be loaded \(Error") as caught:
         load_saved(out, *tiny.auto_names("vit"))
     assert "\n" not in str(caught.value)
     (out / "head.json").write_text("{}")
-    with pytest.raises(CheckpointError, match=r"the head in .* cannot be loaded: 'widths'"):
+    with pytest.raises(CheckpointError, match=r"the head in .* cannot be loaded \('widths'\)"):
         load_saved(out, *tiny.auto_names("vit"))
 
 
@@ -163,6 +163,12 @@ def test_what_cannot_be_loaded(tmp_path: Path) -> None:
     folder = tiny.checkpoint(tmp_path, "bert")
     with pytest.raises(CheckpointError, match=r"lacks 'classifier\.bias'; it was never trained"):
         load_saved(folder, *tiny.auto_names("bert"))
-    (folder / "adapter_config.json").write_text("{}")
-    with pytest.raises(CheckpointError, match=r"without a readable labels\.json"):
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    with pytest.raises(CheckpointError, match=r"adapters without 'adapter_model\.safetensors'"):
+        load_saved(folder, *tiny.auto_names("bert"))
+    save_file({"a": torch.ones(1)}, folder / "adapter_model.safetensors")
+    with pytest.raises(CheckpointError, match=r"an adapter without labels\.json"):
+        load_saved(folder, *tiny.auto_names("bert"))
+    (folder / "labels.json").write_text('{"label_names": ["a"], "base": 5}')
+    with pytest.raises(CheckpointError, match=r"labels\.json of .* cannot be used"):
         load_saved(folder, *tiny.auto_names("bert"))

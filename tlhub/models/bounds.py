@@ -1,0 +1,67 @@
+"""How large a model may become while it is being built."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch.nn.modules.module import (
+    register_module_buffer_registration_hook,
+    register_module_module_registration_hook,
+    register_module_parameter_registration_hook,
+)
+
+from tlhub.errors import CheckpointError
+
+_MOST_MODULES = 10**6
+_BESIDE = 2**27
+"""Numbers that a new head and tables of positions may add to what the files hold."""
+_TIMES = 4
+"""How often the files' numbers may be there while a model is built: tied weights are apart for a while, and half of the
+backbone may be missing in the files."""
+_BYTES = 4
+
+
+@contextmanager
+def bounded(name: str, brought: int | None) -> Iterator[None]:
+    """Stop the building of a model, inside the block, that outgrows its files or this machine.
+
+    Args:
+        name: What messages call the checkpoint.
+        brought: How many numbers its files hold; None where they do not matter, since all weights are drawn afresh.
+
+    Raises:
+        CheckpointError: It does.
+    """
+    fits = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // _BYTES
+    sizes: dict[tuple[int, str], int] = {}  # by place, since weights take the place of empty ones there
+    total = modules = 0
+
+    def count(owner: Any, key: str, tensor: Any) -> None:
+        nonlocal total
+        size = 0 if tensor is None else tensor.numel()
+        total += size - sizes.get((id(owner), key), 0)
+        sizes[id(owner), key] = size
+        if brought is not None and total > _TIMES * brought + _BESIDE:
+            raise CheckpointError(f"the weights of {name!r} hold {brought} numbers, and its config.json describes a "
+                                  "model of many times as many; the checkpoint is damaged or of another architecture")
+        if total > fits:
+            raise CheckpointError(f"the model of {name!r} takes more than {_BYTES * fits / 2**30:.0f} GiB, which is "
+                                  "what this machine has; take a smaller one")
+
+    def count_modules(owner: Any, key: str, module: Any) -> None:
+        nonlocal modules
+        modules += 1
+        if modules > _MOST_MODULES:
+            raise CheckpointError(f"the config.json of {name!r} describes a model of more than {_MOST_MODULES} layers; "
+                                  "the checkpoint is damaged")
+
+    hooks = [register_module_parameter_registration_hook(count), register_module_buffer_registration_hook(count),
+             register_module_module_registration_hook(count_modules)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
