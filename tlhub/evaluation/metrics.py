@@ -5,7 +5,9 @@ Each is an `evaluate.Metric`: it works alone, in `evaluate.combine([...])` and i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import datasets
@@ -25,6 +27,8 @@ _ROWS = datasets.Features({"predictions": _ROW, "references": _ROW})
 _VALUES = datasets.Features({"predictions": _NUMBER, "references": _NUMBER})
 _WORDS = {ClassOutcome: "classes", LabelsOutcome: "several labels", ValueOutcome: "values",
           TokenOutcome: "tokens"}
+_MODULE = re.compile(r"[a-z0-9_]+")
+"""Names of the modules that `evaluate` itself keeps; others, with an owner or a path, are scripts of anybody's."""
 _LOWER_IS_BETTER = frozenset({"ece", "loss", "mae", "rmse", "mse", "mape", "smape", "mase", "perplexity",
                               "bits_per_byte", "wer", "cer", "ter", "brier_score", "miss_rate_at_fa_rate"})
 
@@ -239,6 +243,10 @@ def load_metric(name: str) -> evaluate.EvaluationModule:
     """
     if name in METRICS:
         return METRICS[name](keep_in_memory=True)
+    if not _MODULE.fullmatch(name) or Path(name).exists():
+        # `evaluate` would run a script of that name, in a folder here or of anybody on the Hub.
+        raise UsageError(f"metric {name!r} is not one of tlhub's, and only modules of `evaluate` itself are loaded beside "
+                         f"them; {nearest(name, METRICS)}")
     try:
         return evaluate.load(name, keep_in_memory=True)
     except (OSError, ImportError, ValueError, RuntimeError) as error:

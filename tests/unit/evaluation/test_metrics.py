@@ -258,6 +258,16 @@ def test_other_names_go_to_evaluate_and_fail_in_one_line_offline(monkeypatch):
     assert "\n" not in str(failure.value)
 
 
+@pytest.mark.parametrize("name", ["someone/metric", "./mine", "folder", "mine.py", "../mine"])
+def test_scripts_of_anybodys_are_not_run(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "mine.py").write_text("raise SystemExit")
+    monkeypatch.setattr("tlhub.evaluation.metrics.evaluate.load", lambda *_, **__: pytest.fail("loaded"))
+    with pytest.raises(UsageError, match="only modules of `evaluate` itself are loaded"):
+        load_metric(name)
+
+
 def test_a_metric_of_another_kind_is_refused():
     logits, labels = example(3)
     with pytest.raises(UsageError, match=r"'rmse' does not apply to predicted classes; valid: accuracy"):
