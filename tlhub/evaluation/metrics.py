@@ -245,8 +245,8 @@ def load_metric(name: str) -> evaluate.EvaluationModule:
         return METRICS[name](keep_in_memory=True)
     if not _MODULE.fullmatch(name) or Path(name).exists():
         # `evaluate` would run a script of that name, in a folder here or of anybody on the Hub.
-        raise UsageError(f"metric {name!r} is not one of tlhub's, and only modules of `evaluate` itself are loaded beside "
-                         f"them; {nearest(name, METRICS)}")
+        raise UsageError(f"metric {name!r} is not one of tlhub's, and only modules of `evaluate` itself are loaded "
+                         f"beside them; {nearest(name, METRICS)}")
     try:
         return evaluate.load(name, keep_in_memory=True)
     except (OSError, ImportError, ValueError, RuntimeError) as error:

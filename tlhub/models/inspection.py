@@ -80,8 +80,8 @@ def read_header(path: Path, name: str) -> dict[str, tuple[str, tuple[int, ...]]]
         if start[:1] == b"\x80" or start == b"PK":
             raise CheckpointError(f"{path.name!r} of {name!r} is a pickle with another ending; tlhub reads safetensors "
                                   "only: convert the checkpoint, or take a revision that has them") from error
-        raise CheckpointError(f"{path.name!r} of {name!r} cannot be read ({reason}); it is damaged or incomplete, fetch "
-                              "it again") from error
+        raise CheckpointError(f"{path.name!r} of {name!r} cannot be read ({reason}); it is damaged or incomplete, "
+                              "fetch it again") from error
 
 
 def count_numbers(folder: Path, name: str) -> int:
