@@ -58,9 +58,17 @@ class Run:
             found = f"found one that is {state}); finish it with the command that began it" if state else \
                 "nothing by tlhub); give the folder that 'tlhub finetune' named at its end"
             raise CheckpointError(f"{str(folder)!r} holds no finished run ({found}")
-        stored = self._files.config
-        self.record: dict[str, Any] = stored.pop("record")
-        self.config: RunConfig = from_kwargs(**stored)
+        try:
+            stored = self._files.config
+            self.record: dict[str, Any] = self._files.record
+            if "config" in stored:
+                raise ValueError("names another file")
+            self.config: RunConfig = from_kwargs(**{name: value for name, value in stored.items() if name != "record"})
+            self._names = tuple(map(str, self.record["label_names"]))
+            self._pairs = bool(self.record["pairs"])
+        except (OSError, ValueError, KeyError, TypeError, UsageError) as error:
+            raise CheckpointError(f"the config.yaml of {str(folder)!r} is not what a run wrote ({error}); put it back, "
+                                  "or make the run again") from error
         self._loaded: tuple[nn.Module, Any] | None = None
 
     @property
@@ -70,14 +78,24 @@ class Run:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """The content of `metrics.json`."""
-        content: dict[str, Any] = json.loads((self.folder / "metrics.json").read_text())
+        """The content of `metrics.json`.
+
+        Raises:
+            CheckpointError: It cannot be read.
+        """
+        try:
+            content: dict[str, Any] = json.loads((self.folder / "metrics.json").read_text(encoding="utf-8"))
+            if not isinstance(content, dict):
+                raise ValueError("no values by name")
+        except (OSError, ValueError, RecursionError) as error:
+            raise CheckpointError(f"the metrics.json of {str(self.folder)!r} is not what a run wrote ({error}); put it "
+                                  "back, or make the run again") from error
         return content
 
     @property
     def target(self) -> Target:
         """What is predicted: the kind of target, and the names of its outputs in their order."""
-        return Target(problem_type(self.config) or self.task.problems[0], tuple(self.record["label_names"]))
+        return Target(problem_type(self.config) or self.task.problems[0], self._names)
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -116,7 +134,7 @@ class Run:
         if unfit := ["batch_size"] if generates and batch_size is not None else [] if generates else list(sampling):
             raise UsageError(f"option {unfit[0]!r} has no effect with {str(self.folder)!r}, a run of "
                              f"{self.config.task}; leave it out")
-        examples = self.task.read(values, pairs=self.record["pairs"])
+        examples = self.task.read(values, pairs=self._pairs)
         if len(examples.ids) == 0:
             return []
         if generates:
@@ -160,8 +178,9 @@ class Run:
             UsageError: An option is unknown, has a wrong value or would have no effect.
             DataError: The data cannot be used, or holds labels that the model does not know.
         """
+        self._files.check_links()
         section = self._data_section(source, choices)
-        examples = prepare_evaluation(section, self.task.modality, target=self.target, pairs=self.record["pairs"],
+        examples = prepare_evaluation(section, self.task.modality, target=self.target, pairs=self._pairs,
                                       keywords=self.task.keywords(self.config))
         inputs = self.inputs(examples)
         logits, problem = self.logits(inputs), self.problem

@@ -18,6 +18,7 @@ from tlhub.config import RunConfig, replace
 from tlhub.errors import UsageError, is_disk_full
 from tlhub.options import dotted, identity
 from tlhub.parsers import one_line
+from tlhub.yaml_files import parse, read_mapping
 
 WRITTEN = ("config.yaml", "metrics.json", "history.jsonl", "quarantine.csv", "report.md", "model", "plots",
            "checkpoints", "evaluations", "trackers", "status.json")
@@ -31,8 +32,7 @@ _PATIENCE = 10.0
 _NAMED = 4
 """Differences between configurations that a message names."""
 
-# Those of libyaml, where it is there, take a tenth of the time.
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+# That of libyaml, where it is there, takes a tenth of the time.
 _DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
@@ -90,16 +90,33 @@ class RunFolder:
 
     @property
     def config(self) -> dict[str, Any]:
-        """What `config.yaml` holds; empty where there is none."""
+        """What `config.yaml` holds; empty where there is none.
+
+        Raises:
+            ValueError: It is no configuration; the message goes on after its name.
+        """
         path = self.path / "config.yaml"
-        loaded = yaml.load(path.read_text(), _LOADER) if path.exists() else None
-        return loaded if isinstance(loaded, dict) else {}
+        return read_mapping(path) if path.exists() else {}
 
     @property
     def record(self) -> dict[str, Any]:
         """What the run was begun with, as `config.yaml` records it; empty where that is unknown."""
-        record = self.config.get("record")
+        try:
+            record = self.config.get("record")
+        except (OSError, ValueError):
+            return {}
         return record if isinstance(record, dict) else {}
+
+    def check_links(self) -> None:
+        """Check that what a run writes to lies in the folder.
+
+        Raises:
+            UsageError: It is a link, which may lead anywhere.
+        """
+        for name in (*WRITTEN, *_HIDDEN):
+            if (self.path / name).is_symlink():
+                raise UsageError(f"{str(self.path / name)!r} is a link, and a run would write through it to another "
+                                 "place; remove it, or name another folder")
 
     @property
     def failed_before_training(self) -> bool:
@@ -138,9 +155,11 @@ def open_folder(config: RunConfig, *, overwrite: bool) -> RunFolder:
         overwrite: Empty a folder that holds another run.
 
     Raises:
-        UsageError: The folder holds a finished run, a run of another configuration, or something else.
+        UsageError: The folder holds a finished run, a run of another configuration, a link in the place of what a run
+            writes, or something else.
     """
     folder = RunFolder(Path(config.out) if config.out else _default_path(config))
+    folder.check_links()
     if _is_to_be_cleared(folder, config, overwrite=overwrite):
         folder.clear()
     folder.path.mkdir(parents=True, exist_ok=True)
@@ -163,6 +182,7 @@ def taken_folder(config: RunConfig, *, overwrite: bool, patience: float = _PATIE
     """
     while True:
         path = Path(config.out) if config.out else _default_path(config)
+        RunFolder(path).check_links()
         if config.out:
             _is_to_be_cleared(RunFolder(path), config, overwrite=overwrite)
         try:
@@ -237,13 +257,13 @@ def _default_path(config: RunConfig) -> Path:
 
 
 def _plain(value: dict[str, Any]) -> dict[str, Any]:
-    plain: dict[str, Any] = yaml.load(yaml.dump(value, Dumper=_DUMPER), _LOADER)
+    plain: dict[str, Any] = parse(yaml.dump(value, Dumper=_DUMPER))
     return plain
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError):
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
         return {}
-    return content
+    return content if isinstance(content, dict) else {}

@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import os
+import stat
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -155,6 +156,8 @@ class FileAuditor:
             return self._decode(source)
         try:
             facts = os.stat(source)
+            if not stat.S_ISREG(facts.st_mode):
+                return _digest(source.encode()), {"reason": "is no file"}
             seen = [facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino]
             known = self._files.get(source)
             if known and known[:-1] == seen and known[-1] in self._outcomes:
@@ -216,5 +219,10 @@ def write_quarantine(path: Path, bad: Sequence[BadExample]) -> None:
     with io.StringIO(newline="") as text:
         writer = csv.writer(text)
         writer.writerow(["split", "id", "reason"])
-        writer.writerows([example.split, example.id, example.reason] for example in bad)
+        writer.writerows([example.split, _inert(example.id), example.reason] for example in bad)
         write_atomically(path, text.getvalue().encode())
+
+
+def _inert(name: str) -> str:
+    """Return the name of a file or row so that a spreadsheet does not take it for a formula; `./=a` is the file `=a`."""
+    return f"./{name}" if name.startswith(("=", "+", "-", "@")) else name
