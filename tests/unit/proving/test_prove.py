@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests import tiny
+from tests.generated import write_texts
+from tests.wrong import said, working_in
+from tlhub import options
+from tlhub.errors import UsageError
+from tlhub.proving import prove
+from tlhub.proving.proof import FAILS, HOLDS, Finding, Proof
+
+
+@pytest.fixture
+def made(tmp_path):
+    write_texts(tmp_path / "texts", {"train": 24, "validation": 6})
+    tiny.checkpoint(tmp_path / "bert", "bert")
+    with working_in(tmp_path):
+        yield tmp_path
+
+
+@pytest.mark.parametrize(("words", "code", "told"), [
+    ("--data texts --model bert --strategy last_k --strategy.k 9", 2, "asks for more blocks than the 2"),
+    ("--data texts --model bert --evaluate.metrics acuracy", 2, "acuracy"),
+    ("--data texts --model bert --epoch 3", 2, "'--epoch' is not known to 'tlhub prove'"),
+    ("--data texts --model bert --out texts", 2, "'texts' is not empty; name another folder"),
+    ("--data texts --model bert --out texts/train.csv", 2, "is a file"),
+    ("--data none --model bert", 3, "none"),
+    ("--data texts --model none", 4, "none"),
+])
+def test_a_user_s_mistake_is_no_failed_proof(made, capsys, words, code, told):
+    assert told in said(f"prove text-classification {words}", code, capsys)
+
+
+def test_folders_are_numbered_and_results_written(made, monkeypatch):
+    outcomes = [HOLDS]
+    monkeypatch.setattr(prove, "examine", lambda config: None)
+
+    def attempted(self):
+        (self.runs / "whole").mkdir(parents=True)
+        return (Proof("tensors", Finding(outcomes[-1], "seen", {"moved": ["a"]}), 0.5),)
+
+    monkeypatch.setattr(prove._Proofs, "all", attempted)
+    config = options.from_kwargs("text-classification", model="bert", data="texts")
+    first = prove.prove(config)
+    assert (first.folder, first.failed) == (Path("proofs/text-classification-1"), ())
+    assert [path.name for path in first.folder.iterdir()] == ["proof.json"]
+    found = json.loads((first.folder / "proof.json").read_text())
+    assert found["holds"]
+    assert found["proofs"] == [{"name": "tensors", "seconds": 0.5, "outcome": HOLDS, "words": "seen",
+                                "figures": {"moved": ["a"]}}]
+    outcomes.append(FAILS)
+    second = prove.prove(config)
+    assert (second.folder, second.failed) == (Path("proofs/text-classification-2"), ("tensors",))
+    assert (second.folder / "runs" / "whole").exists()
+    named = options.from_kwargs("text-classification", model="bert", data="texts", out=str(second.folder))
+    with pytest.raises(UsageError, match="is not empty; name another folder, or pass --overwrite"):
+        prove.prove(named)
+    outcomes.append(HOLDS)
+    assert prove.prove(named, overwrite=True).failed == ()
+    assert not (second.folder / "runs").exists()
+    foreign = options.from_kwargs("text-classification", model="bert", data="texts", out="texts")
+    with pytest.raises(UsageError, match=r"'texts' is not empty; name another folder$"):
+        prove.prove(foreign, overwrite=True)
