@@ -153,7 +153,8 @@ class Life:
         if moment and moment.phase == "start":
             return self._wait_in_start(command, moment)
         began = self._wait_until(command, lambda: TRAINING_BEGINS in command.said())
-        self.seen.start[moment.how if moment else FRESH] = began or self.seen.start[FRESH]
+        how = moment.how if moment else FRESH
+        self.seen.start[how] = began or self.seen.start[how]
         if moment and moment.phase in ("training", "saving"):
             self._wait_until(command, lambda: last_step(self.run) >= moment.step)
             if moment.phase == "training":
