@@ -224,5 +224,5 @@ def write_quarantine(path: Path, bad: Sequence[BadExample]) -> None:
 
 
 def _inert(name: str) -> str:
-    """Return the name of a file or row so that a spreadsheet does not take it for a formula; `./=a` is the file `=a`."""
+    """Return a file's name so that a spreadsheet does not take it for a formula; `./=a` is the file `=a`."""
     return f"./{name}" if name.startswith(("=", "+", "-", "@")) else name

@@ -13,6 +13,8 @@ from PIL import Image
 
 from tlhub.errors import CheckpointError
 
+_LONGEST_EDGE = 2**14
+
 
 class NotWholeError(Exception):
     """The processor makes pixels that are not whole numbers before they are normalised."""
@@ -33,11 +35,16 @@ class PixelProcessor:
         scale: float32, shape (channels, 1, 1).
 
     Raises:
-        CheckpointError: It makes images of different sizes.
+        CheckpointError: It makes images of different sizes, or of a size that fills the memory.
     """
 
     def __init__(self, processor: Callable[..., Any]) -> None:
         self._processor = processor
+        sizes = [getattr(processor, name, None) for name in ("size", "crop_size")]
+        edges = [edge for size in sizes for edge in (dict(size).values() if size else ()) if isinstance(edge, int)]
+        if max(edges, default=0) > _LONGEST_EDGE:
+            raise CheckpointError(f"the checkpoint's image processor makes images of {max(edges)} pixels a side; "
+                                  f"configure {_LONGEST_EDGE} at most")
         black, white = (self.values([Image.new("RGB", (256, 256), (level,) * 3)])[0] for level in (0, 255))
         self.shape: tuple[int, ...] = tuple(black.shape)
         middle = (slice(None), self.shape[1] // 2, self.shape[2] // 2)

@@ -29,6 +29,9 @@ _MOST_BYTES = 2**24
 _COUNTED = re.compile(r"label|layer|depth|stage|expert|codebook|block_num")
 """Names of numbers that something is repeated by, in Python, while a model is described or built."""
 _MOST_REPEATS = 10**6
+_LARGEST = {"height": 2**14, "width": 2**14, "input_size": 2**14, "n_fft": 2**16, "feature_size": 2**14,
+            "num_mel_bins": 2**14, "sampling_rate": 2**18, "chunk_length": 3600, "nb_max_frames": 10**7}
+"""Sizes of what an image processor or a feature extractor makes of one input, or holds for that."""
 _OF_TIMM = ("checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
 """Arguments of `timm.create_model` that make it read other files."""
 _WHOLE_NUMBERS = ("I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64", "BOOL")
@@ -135,22 +138,23 @@ def _check_description(path: Path, name: str) -> None:
         if key in ("attn_implementation", "_attn_implementation", "experts_implementation") and "/" in str(value):
             raise CheckpointError(f"{path.name!r} of {name!r} asks for compiled code from the Hub ({str(value)!r}), "
                                   f"which tlhub never runs; take {key!r} out of a copy of it")
+        limit = _LARGEST.get(key, _MOST_REPEATS if _COUNTED.search(key) else None)
+        most = max((number for number in (value if isinstance(value, list) else [value])
+                    if isinstance(number, (int, float))), default=0)
+        if limit is not None and most > limit:
+            raise CheckpointError(f"{path.name!r} of {name!r} says {key!r} is {most:g}, more than {limit}; fetch the "
+                                  "checkpoint again")
     if path.name.startswith("config"):
-        _check_sizes(settings, path.name, name)
+        _check_own(settings, path.name, name)
     if path.name == ADAPTER_SETTINGS:
         _check_adapter(path, settings, name)
 
 
-def _check_sizes(settings: dict[str, Any], file: str, name: str) -> None:
+def _check_own(settings: dict[str, Any], file: str, name: str) -> None:
     if settings.get("quantization_config"):
         raise CheckpointError(f"{file!r} of {name!r} describes quantised weights; take a checkpoint that is not "
                               "quantised")
     for key, value in _entries(settings):
-        numbers = value if isinstance(value, list) else [value]
-        most = max((number for number in numbers if isinstance(number, (int, float))), default=0)
-        if _COUNTED.search(key) and most > _MOST_REPEATS:
-            raise CheckpointError(f"{file!r} of {name!r} says {key!r} is {most:g}, more than {_MOST_REPEATS}; fetch "
-                                  "the checkpoint again")
         if key == "model_args" and isinstance(value, dict) and (other := sorted(value.keys() & set(_OF_TIMM))):
             raise CheckpointError(f"{file!r} of {name!r} makes timm read other files ({other[0]!r}: "
                                   f"{value[other[0]]!r}); take it out of a copy of it")

@@ -56,6 +56,10 @@ CASES: list[tuple[Callable[[Path], object], str]] = [
     (settings(num_hidden_layers=10**9), "'num_hidden_layers'"),
     (settings(depths=[2, 10**9]), "'depths'"),
     (settings(vision_config={"num_hidden_layers": 1e300}), "'num_hidden_layers'"),
+    (file("preprocessor_config.json", {"size": {"height": 10**6}}), "'height' is 1e[+]06, more than 16384"),
+    (file("preprocessor_config.json", {"n_fft": 10**9}), "'n_fft'"),
+    (file("processor_config.json", {"feature_extractor": {"sampling_rate": 10**9}}), "'sampling_rate'"),
+    (settings(pretrained_cfg={"input_size": [3, 10**6, 10**6]}), "'input_size'"),
     (settings(quantization_config={"quant_method": "torchao"}), "quantised"),
     (settings(model_args={"checkpoint_path": "/tmp/evil.pth"}), "makes timm read other files"),
     (settings(model_args={"pretrained": True}), "makes timm read other files"),
@@ -90,7 +94,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_number_of_cases() -> None:
-    assert len(CASES) == 36
+    assert len(CASES) == 40
 
 
 @pytest.mark.parametrize(("change", "words"), CASES, ids=range(len(CASES)))
