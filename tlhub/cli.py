@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from tlhub import __version__, launching, options
-from tlhub.config import RunConfig, SamplingConfig
+from tlhub.config import RunConfig, SamplingConfig, replace
 from tlhub.errors import DataError, TlhubError, UsageError, is_disk_full
 from tlhub.evaluation.scores import flat
 from tlhub.launching import Ending
@@ -142,7 +142,8 @@ def _prove(argv: list[str]) -> Ending:
     config, choices = _asked(argv, PROVE)
     from tlhub.proving.prove import prove
 
-    report = prove(config, overwrite=choices.get("overwrite", False))
+    # A file's folder is that of the run; proofs go there only if the command says so.
+    report = prove(replace(config, {"out": choices.get("out")}), overwrite=choices.get("overwrite", False))
     for proof in report.proofs:
         finding = proof.finding
         print(f"{proof.name:<13} {finding.outcome:<14} {proof.seconds:>5.1f} s  {one_line(finding.words)}")

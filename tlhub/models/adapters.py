@@ -312,7 +312,8 @@ def plain_folder(origin: Origin, auto_model: str) -> Iterator[Path]:
         return
     with TemporaryDirectory() as folder:
         merged = merge(load_adapter(origin.folder, auto_model=auto_model))
-        merged.save_pretrained(folder)
+        with quiet():
+            merged.save_pretrained(folder)
         yield Path(folder)
 
 

@@ -102,16 +102,16 @@ def prove_reload(subject: Subject, reloaded: Reloaded) -> Finding:
     if not all(shapes):
         return judged(False, f"the saved model gives outputs of shape {reloaded.found[0].shape}, the trained one "
                              f"{reloaded.expected[0].shape}")
-    largest = max(1.0, *(float(np.abs(values).max()) for values in reloaded.expected))
-    far = max(float(np.abs(one - other).max()) for one, other in zip(reloaded.found, reloaded.expected, strict=True))
+    far, largest = (float(np.concatenate([np.abs(values).ravel() for values in rows]).max()) for rows in (
+        [one - other for one, other in zip(reloaded.found, reloaded.expected, strict=True)], reloaded.expected))
+    far /= max(1.0, largest)
     limit = 0.0 if subject.task.modality == "text" else PROCESSED
     inputs = max(reloaded.inputs, default=0.0)
-    words = (f"in a fresh process, by {reloaded.how}: outputs of {len(shapes)} examples differ by {far / largest:.1e} "
+    words = (f"in a fresh process, by {reloaded.how}: outputs of {len(shapes)} examples differ by {far:.1e} "
              "at most")
     words += f"; the plain processor's inputs by {inputs:.1e}" if reloaded.inputs else ""
-    return judged(bool(far / largest <= SAME and inputs <= limit), words, loaded_by=reloaded.how,
-                  largest_difference=far / largest, processor_difference=inputs if reloaded.inputs else None,
-                  tolerance=SAME)
+    return judged(bool(far <= SAME and inputs <= limit), words, loaded_by=reloaded.how, largest_difference=far,
+                  processor_difference=inputs if reloaded.inputs else None, tolerance=SAME)
 
 
 def prove_labels(subject: Subject, trial: Trial, reloaded: Reloaded) -> Finding:
@@ -125,7 +125,7 @@ def prove_labels(subject: Subject, trial: Trial, reloaded: Reloaded) -> Finding:
         told.append(f"the saved model's outputs are named {listed(list(reloaded.names))}, the data's {listed(names)}")
     told += _mispredicted(trial.finished, reloaded, names)
     permuted = _permuted(subject, trial.finished, names)
-    if permuted is not None and permuted > SAME:
+    if permuted is not None and not permuted <= SAME:
         told.append("a run that starts from the saved model with its labels in another order mixes their outputs up")
     words = (f"{len(names)} names are the same in {examples} examples of the data, the saved model and its "
              f"predictions{', and in another order' if permuted is not None else ''}")

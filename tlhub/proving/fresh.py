@@ -86,13 +86,12 @@ def _processed(processor: Any, spec: dict[str, Any], value: Any) -> dict[str, to
 
 
 def _distance(made: dict[str, torch.Tensor], batch: dict[str, torch.Tensor]) -> float:
-    """Return how far what the processor makes is from what tlhub made; infinite where the shapes differ."""
-    far = 0.0
-    for name in set(made) & {"input_ids", "pixel_values"}:
-        if made[name].shape != batch[name].shape:
-            return float("inf")
-        far = max(far, float((made[name].double() - batch[name].double()).abs().max()))
-    return far
+    """Return how far what the processor makes is from what tlhub made; infinite where it cannot be compared."""
+    names = set(made) & {"input_ids", "pixel_values"}
+    if any(made[name].shape != batch[name].shape for name in names):
+        return float("inf")
+    far = torch.cat([(made[name].double() - batch[name].double()).abs().flatten() for name in names])
+    return float("inf") if far.isnan().any() else float(far.max())
 
 
 def _names(folder: Path, model: Any) -> list[str]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import re
 import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from tlhub.config import RunConfig
 from tlhub.environment import versions
@@ -66,7 +68,8 @@ def prove(config: RunConfig, *, overwrite: bool = False) -> Report:
         "proofs": [{"name": proof.name, "seconds": round(proof.seconds, 2), **asdict(proof.finding)}
                    for proof in proofs],
         "versions": versions()}
-    (folder / RESULT).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False)
+    (folder / RESULT).write_text(text + "\n", encoding="utf-8")
     if not report.failed:
         shutil.rmtree(folder / _RUNS, ignore_errors=True)
     return report
@@ -136,6 +139,15 @@ class _Proofs:
         return prove_labels(self.subject, self._run(), self._reloaded)
 
 
+def _finite(value: Any) -> Any:
+    """Return plain values with null for numbers that JSON does not have."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def _open_folder(config: RunConfig, *, overwrite: bool) -> Path:
     """Return the folder of the proofs, made where it is new.
 
@@ -146,12 +158,13 @@ def _open_folder(config: RunConfig, *, overwrite: bool) -> Path:
     given = f"--out {str(folder)!r}"
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{given} is a file; name a folder that is new or empty")
-    if folder.exists() and any(folder.iterdir()):
-        if not overwrite or not ({RESULT, _RUNS} & {path.name for path in folder.iterdir()}):
-            raise UsageError(f"{given} is not empty; name another folder"
-                             + (", or pass --overwrite" if (folder / RESULT).exists() else ""))
-        (folder / RESULT).unlink(missing_ok=True)
-        shutil.rmtree(folder / _RUNS, ignore_errors=True)
+    found = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    if RESULT in found and not overwrite:
+        raise UsageError(f"{given} holds proofs; name another folder, or pass --overwrite")
+    if found - {RESULT, _RUNS}:
+        raise UsageError(f"{given} is not empty and holds more than proofs; name another folder")
+    (folder / RESULT).unlink(missing_ok=True)
+    shutil.rmtree(folder / _RUNS, ignore_errors=True)  # those that were stopped on the way have no result
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -90,8 +90,10 @@ def examine(config: RunConfig) -> Subject:
     """
     data, draft = _read(config)
     strata = draft.kind.strata(draft.splits["train"].labels, EXAMPLES)
+    examples = max(min(EXAMPLES, config.data.max_train_examples or EXAMPLES), len(np.unique(strata)))
     values: dict[str, Any] = {
-        "data.max_train_examples": max(EXAMPLES, len(np.unique(strata))), "data.max_evaluation_examples": SCORED,
+        "data.max_train_examples": examples,
+        "data.max_evaluation_examples": min(SCORED, config.data.max_evaluation_examples or SCORED),
         "train.epochs": None, "train.max_steps": STEPS, "train.batch_size": BATCH, "train.evaluate_every": 2,
         "train.micro_batch_size": config.train.micro_batch_size and min(config.train.micro_batch_size, BATCH),
         "train.patience": None, "train.checkpoint_every": SAVED, "train.compile": False, "evaluate.resamples": 1,
@@ -183,10 +185,12 @@ def scores(folder: Path) -> dict[str, Any]:
 
 
 def apart(one: float, other: float) -> float:
-    """Return how far two numbers are apart, as a share of the second where that is above 1."""
-    if math.isnan(one) and math.isnan(other):
-        return 0.0
-    return abs(one - other) / max(1.0, abs(other))
+    """Return how far two numbers are apart, as a share of the second where that is above 1; infinite without a number.
+
+    Comparisons and `max` let a NaN pass.
+    """
+    far = abs(one - other) / max(1.0, abs(other))
+    return math.inf if math.isnan(far) else far
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import pytest
 from tests import tiny
 from tests.generated import write_texts
 from tests.wrong import said, working_in
-from tlhub import options
+from tlhub import cli, options
 from tlhub.errors import UsageError
 from tlhub.proving import prove
 from tlhub.proving.proof import FAILS, HOLDS, Finding, Proof
@@ -26,13 +26,27 @@ def made(tmp_path):
     ("--data texts --model bert --strategy last_k --strategy.k 9", 2, "asks for more blocks than the 2"),
     ("--data texts --model bert --evaluate.metrics acuracy", 2, "acuracy"),
     ("--data texts --model bert --epoch 3", 2, "'--epoch' is not known to 'tlhub prove'"),
-    ("--data texts --model bert --out texts", 2, "'texts' is not empty; name another folder"),
+    ("--data texts --model bert --out texts", 2, "'texts' is not empty and holds more than proofs"),
     ("--data texts --model bert --out texts/train.csv", 2, "is a file"),
     ("--data none --model bert", 3, "none"),
     ("--data texts --model none", 4, "none"),
 ])
 def test_a_user_s_mistake_is_no_failed_proof(made, capsys, words, code, told):
     assert told in said(f"prove text-classification {words}", code, capsys)
+
+
+def test_the_folder_that_a_file_names_is_the_run_s(made, monkeypatch):
+    seen = []
+
+    def noted(config, overwrite):
+        seen.append((config.out, config.seed, overwrite))
+        return prove.Report(Path("x"), ())
+
+    monkeypatch.setattr(prove, "prove", noted)
+    Path("run.yaml").write_text("task: text-classification\nmodel: bert\ndata: texts\nout: runs/x\nseed: 3\n")
+    assert cli.main(["prove", "--config", "run.yaml"]) == 0
+    assert cli.main(["prove", "--config", "run.yaml", "--out", "y", "--overwrite"]) == 0
+    assert seen == [(None, 3, False), ("y", 3, True)]
 
 
 def test_folders_are_numbered_and_results_written(made, monkeypatch):
@@ -57,11 +71,14 @@ def test_folders_are_numbered_and_results_written(made, monkeypatch):
     assert (second.folder, second.failed) == (Path("proofs/text-classification-2"), ("tensors",))
     assert (second.folder / "runs" / "whole").exists()
     named = options.from_kwargs("text-classification", model="bert", data="texts", out=str(second.folder))
-    with pytest.raises(UsageError, match="is not empty; name another folder, or pass --overwrite"):
+    with pytest.raises(UsageError, match="holds proofs; name another folder, or pass --overwrite"):
         prove.prove(named)
     outcomes.append(HOLDS)
     assert prove.prove(named, overwrite=True).failed == ()
     assert not (second.folder / "runs").exists()
+    (second.folder / "proof.json").unlink()
+    (second.folder / "runs").mkdir()
+    assert prove.prove(named).failed == ()
     foreign = options.from_kwargs("text-classification", model="bert", data="texts", out="texts")
-    with pytest.raises(UsageError, match=r"'texts' is not empty; name another folder$"):
+    with pytest.raises(UsageError, match="'texts' is not empty and holds more than proofs"):
         prove.prove(foreign, overwrite=True)
