@@ -157,6 +157,12 @@ def weigh_parts_alike(patch: pytest.MonkeyPatch) -> None:
                   lambda self, output, part, epoch: original(self, output, part, epoch) * 8 / len(part))
 
 
+def divide_nothing(patch: pytest.MonkeyPatch) -> None:
+    original = trials.carry_out
+    patch.setattr(agreement, "carry_out", lambda subject, folder, values: original(
+        subject, folder, {**values, "train.micro_batch_size": 8}))
+
+
 def disagree_between_processes(patch: pytest.MonkeyPatch) -> None:
     def launched(subject: Any, folder: Path, values: dict[str, Any]) -> None:
         trials.carry_out(subject, folder, {**values, "launch.num_processes": 1, "seed": 1})
@@ -207,6 +213,7 @@ BROKEN: dict[Callable[[pytest.MonkeyPatch], None], tuple[str, set[str], str]] = 
     forget_the_place: (FULL, {"resume"}, "stopped after step 5, continued after 4; different: step 5"),
     forget_the_optimizer: (FULL, {"resume"}, "different: step"),
     weigh_parts_alike: (FULL, {"accumulation"}, "1x8 and 8x1: over 4 steps losses differ by"),
+    divide_nothing: (FULL, {"accumulation"}, "8 examples one by one took 1 forward passes"),
     disagree_between_processes: (FULL, {"processes"}, "one process and two: over 4 steps losses differ by"),
     leave_the_head_out: (FULL, {"reload", "labels"}, "lacks 'classifier"),
     save_another_head: (FULL, {"reload", "labels"}, "outputs of 4 examples differ by"),
@@ -235,5 +242,5 @@ def test_a_run_that_is_broken(damage: Callable[[pytest.MonkeyPatch], None], made
 
 
 def test_the_broken_runs_are_counted() -> None:
-    assert len(BROKEN) == 12
+    assert len(BROKEN) == 13
     assert set().union(*(failing for _, failing, _ in BROKEN.values())) == set(PROOFS)

@@ -95,7 +95,9 @@ def prove_accumulation(subject: Subject, folder: Path) -> Finding:
     """Compare a batch in one forward pass with the same one in as many as it has examples."""
     if subject.config.strategy.name == "linear_probe":
         return Finding(NOT_APPLICABLE, NO_STEPS)
-    carry_out(subject, folder / "one-by-one", {**PLAIN, "train.micro_batch_size": 1})
+    divided = carry_out(subject, folder / "one-by-one", {**PLAIN, "train.micro_batch_size": 1}).witness
+    if (most := max(divided.passes.values())) != BATCH:
+        return judged(False, f"{BATCH} examples one by one took {most} forward passes", passes=divided.passes)
     reference = _in_one_pass(subject, folder)
     return _compared(losses(folder / "one-by-one"), reference, f"1x{BATCH} and {BATCH}x1")
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 from tlhub.errors import StoppedError
 from tlhub.models.freezing import FIRM
@@ -29,6 +30,7 @@ class Witness(Callback):
         first_step: The step that this sitting began after; None where nothing is trained by gradient.
         device: Where training was.
         steps: Loss and gradient norm of each step.
+        passes: Forward passes of each step.
         before: Digest of each of the trained model's tensors when training began, by `id`.
         after: The same when it ended.
         declared: Parameters, by `id`, that asked for a gradient at any time.
@@ -43,6 +45,7 @@ class Witness(Callback):
         self.first_step: int | None = None
         self.device = "cpu"
         self.steps: dict[int, tuple[float, float]] = {}
+        self.passes: dict[int, int] = {}
         self.before: dict[int, str] = {}
         self.after: dict[int, str] = {}
         self.declared: set[int] = set()
@@ -51,6 +54,8 @@ class Witness(Callback):
         self.model: nn.Module | None = None
         self.outputs: Mapping[str, np.ndarray] = {}
         self._tensors: list[torch.Tensor] = []
+        self._counted = 0
+        self._hook: RemovableHandle | None = None
 
     def on_start(self, job: Job, progress: Progress) -> None:
         """Take the digests that later ones are compared with."""
@@ -58,6 +63,7 @@ class Witness(Callback):
         model: nn.Module = job.accelerator.unwrap_model(job.model)
         self._tensors = [*model.parameters(), *model.buffers()]
         self.before = self._digests()
+        self._hook = job.model.register_forward_pre_hook(self._count)
 
     def on_gradients(self, job: Job, progress: Progress) -> None:
         """Note which parameters are declared trainable, and which of them are reached."""
@@ -73,22 +79,28 @@ class Witness(Callback):
         self.steps[report.step] = (report.loss, report.grad_norm)
 
     def on_step(self, job: Job, progress: Progress) -> None:
-        """Stop the run where that was asked for.
+        """Note the forward passes, and stop the run where that was asked for.
 
         Raises:
             InterruptedOnPurposeError: It is so.
         """
+        self.passes[progress.step], self._counted = self._counted, 0
         if progress.step == self.stop_after:
             raise InterruptedOnPurposeError(f"stopped on purpose after step {progress.step}")
 
     def on_end(self, job: Job, progress: Progress) -> None:
         """Take the digests of what training left."""
+        if self._hook is not None:
+            self._hook.remove()
         self.after = self._digests()
         self.optimizer = digests(state_tensors(job.optimizer).items())
 
     def on_result(self, model: nn.Module, outputs: Mapping[str, np.ndarray]) -> None:
         """Keep the model and what it gave."""
         self.model, self.outputs = model, outputs
+
+    def _count(self, module: nn.Module, args: object) -> None:
+        self._counted += torch.is_grad_enabled()  # without gradients it is a validation
 
     def _digests(self) -> dict[int, str]:
         return {id(tensor): digest(tensor) for tensor in self._tensors}
