@@ -44,7 +44,7 @@ class BatchGradients:
         self._bare: nn.Module = job.model.module if isinstance(job.model, DistributedDataParallel) else job.model
         self._parameters = job.parameters
         self._statistics = RunningStatistics(self._bare)
-        self._overlaps = self._bare is not job.model and job.accelerator.device.type != "cpu"
+        self._overlaps = _sends_meanwhile(job)
         self._hosts = torch.distributed.new_group(backend="gloo") if self._overlaps else None
         self._fitted: dict[int, int] = {}
 
@@ -173,6 +173,10 @@ class BatchGradients:
         if self._job.accelerator.is_main_process:
             logger.warning("out of memory in step %d with %d examples at a time: the batch is begun again with %d, and "
                            "so are those after it; what is trained stays the same", progress.step + 1, size, size // 2)
+
+
+def _sends_meanwhile(job: Job) -> bool:
+    return isinstance(job.model, DistributedDataParallel) and job.accelerator.device.type != "cpu"
 
 
 @torch.no_grad()

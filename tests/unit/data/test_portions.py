@@ -19,6 +19,12 @@ ERRORS = [torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB
           MemoryError("Unable to allocate 8.00 GiB for an array"), MemoryError()]
 
 
+@pytest.fixture(autouse=True)
+def _without_collecting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Collect nothing: with all that tests have imported it takes a third of a second."""
+    monkeypatch.setattr("tlhub.data.portions.gc.collect", lambda: 0)
+
+
 class Small:
     """Squares as many numbers at a time as there is memory for."""
 
