@@ -143,10 +143,11 @@ class Life:
                 seen["code"] = command.ended(PATIENCE)
             seen["seconds"] = round(time.monotonic() - command.began, 2)
             seen["resumed_at"] = resumed_at(command.said())
+            seen["said"] = [line[:300] for line in command.said().splitlines()[-1:]]
             left = [pid for pid, _ in marked(command.mark)]
         after = look(self.run)
         seen |= {"checkpoint_before": before.newest, "checkpoint_after": after.newest, "step": after.step}
-        return {**seen, "problems": self._problems(seen, before, after, left, log)}
+        return {**seen, "problems": self._problems(seen, before, after, left)}
 
     def _wait_for(self, command: Started, moment: Moment | None, before: State) -> bool:
         """Wait until the moment has come, and return whether the command is still at work then."""
@@ -203,14 +204,15 @@ class Life:
             where = place(command, self.run, before)  # nothing moves any more
         return {"code": code, "place": where, "reaction": round(reaction, 3)}
 
-    def _problems(self, seen: Mapping[str, Any], before: State, after: State, left: list[int], log: Path) -> list[str]:
+    def _problems(self, seen: Mapping[str, Any], before: State, after: State, left: list[int]) -> list[str]:
         """Return what is not as it was promised."""
         expected = {KILL: -signal.SIGKILL, TERM: 75, RANKS: 1, LAUNCHERS: -signal.SIGKILL}[self.part]
         done = after.state == "finished"
         found = []
         if seen["code"] != (expected if seen.get("place") else 0) and not (done and seen.get("place")):
-            last = (log.read_text(errors="replace").splitlines() if log.exists() else []) or [""]
-            found.append(f"exit code {seen['code']} (last line: {last[-1][:300]})")
+            found.append(f"exit code {seen['code']} (last line: {seen['said']})")
+        if self.part == RANKS and seen.get("place") and not done and "SIGKILL" not in "".join(seen["said"]):
+            found.append(f"it does not say that a process was killed (last line: {seen['said']})")
         if left:
             found.append(f"{len(left)} processes were left")
         if self.part == TERM and seen.get("place") and not done and status(self.run).get("exit_code") != 75:
