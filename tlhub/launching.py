@@ -133,7 +133,7 @@ def launch(script: Sequence[str], num_processes: int) -> Ending:
     with listening() as stop:
         stop.raise_if_requested()
         with stop.deferring("when the libraries are loaded"):
-            from torch.distributed import TCPStore
+            from torch.distributed import TCPStore  # type: ignore[attr-defined]  # its stubs leave it out
 
             environment = _environment(num_processes)
             store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
