@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -126,24 +127,35 @@ def _prepared(config: RunConfig, task: Task, accelerator: Accelerator) -> _Prepa
     Raises:
         DataError: The data cannot be used, or are lost faster than they are read.
     """
-    lost: dict[str, str] = {}
+    lost: dict[str, BadExample] = {}
     for _ in range(_READINGS):
         found: dict[str, str] = {}
         ready = _read(config, task, accelerator, lost, found)
-        told = [(ready.data.fingerprint, found)]
+        told = [(ready.data.fingerprint, _placed(found, ready.data))]
         told = gather_object(told) if accelerator.num_processes > 1 else told
-        missing = {path: reason for _, some in told for path, reason in some.items()}
+        missing = {path: bad for _, some in told for path, bad in some.items()}
         if not missing and len({fingerprint for fingerprint, _ in told}) == 1:
             return ready
         lost |= missing
-        for path, reason in missing.items() if accelerator.is_main_process else ():
-            logger.warning("%r was checked and now %s: the data are read again without it", path, reason)
-    words = "".join(f", the last {path!r}, which {reason}" for path, reason in list(lost.items())[-1:])
+        for path, bad in missing.items() if accelerator.is_main_process else ():
+            logger.warning("%r was checked and now %s: the data are read again without it", path, bad.reason)
+    words = "".join(f", the last {path!r}, which {bad.reason}" for path, bad in list(lost.items())[-1:])
     raise DataError(f"{config.data.source!r} changes while it is read ({len(lost)} files were lost{words}); leave it "
                     "alone meanwhile, and the same command begins again")
 
 
-def _read(config: RunConfig, task: Task, accelerator: Accelerator, lost: Mapping[str, str],
+def _placed(found: Mapping[str, str], data: PreparedData) -> dict[str, BadExample]:
+    """Return what is lost, by path: what was found, and all the other files that are gone."""
+    if not found:
+        return {}
+    gone = "cannot be read (No such file or directory)"
+    return {path: BadExample("", path, reason) for path, reason in found.items()} | {
+        path: BadExample(split, name, found.get(path, gone))
+        for split, examples in data.splits.items() for path, name in zip(examples.inputs, examples.ids, strict=True)
+        if isinstance(path, str) and (path in found or not os.path.exists(path))}
+
+
+def _read(config: RunConfig, task: Task, accelerator: Accelerator, lost: Mapping[str, BadExample],
           found: dict[str, str]) -> _Prepared:
     """Read data and checkpoint; add to `found` what is lost beside `lost`, and why."""
     with accelerator.main_process_first():

@@ -165,27 +165,32 @@ def test_too_much_that_is_lost_ends_the_run_and_it_goes_on_once_it_is_back(split
 
 
 class Poison(Callback):
-    """Spoils the gradient of two steps, and notes which tensors move."""
+    """Spoils what the model gives in two steps, and notes in which ones tensors move."""
 
     def __init__(self) -> None:
         self.moved: list[bool] = []
+        self._step = 0
         self._before: dict[str, torch.Tensor] = {}
 
     def on_start(self, job: Job, progress: Progress) -> None:
         self._keep(job)
 
-    def on_gradients(self, job: Job, progress: Progress) -> None:
-        if progress.step in (1, 4):
-            some = next(parameter.grad for parameter in job.parameters if parameter.grad is not None)
-            some.view(-1)[0] = float("nan")
+        def spoil(module: torch.nn.Module, _args: Any, output: Any) -> None:
+            if module.training and self._step in (1, 4):
+                output.logits = output.logits * float("nan")
+
+        self._hook = job.model.register_forward_hook(spoil)
 
     def on_step(self, job: Job, progress: Progress) -> None:
-        before = self._before
+        self._step, before = progress.step, self._before
         self._keep(job)
         self.moved.append(any(not torch.equal(value, before[name]) for name, value in self._before.items()))
 
     def on_report(self, job: Job, progress: Progress, report: Report) -> None:
         assert np.isfinite(report.loss)
+
+    def on_end(self, job: Job, progress: Progress) -> None:
+        self._hook.remove()
 
     def _keep(self, job: Job) -> None:
         self._before = {name: value.clone() for name, value in job.model.state_dict().items()}

@@ -35,7 +35,7 @@ class Draft:
         splits: Rows by split, without those that cannot be used.
         quarantined: Examples left out since they cannot be decoded.
         problems: What would stop a run, where that is collected; None where the first is raised.
-        lost: Files that turned out to be unusable after they were checked, with the reason.
+        lost: Files that turned out to be unusable after they were checked.
         seen: Examples looked at, with those that are left out.
     """
 
@@ -46,7 +46,7 @@ class Draft:
     splits: dict[str, Rows] = field(default_factory=dict)
     quarantined: list[BadExample] = field(default_factory=list)
     problems: list[str] | None = None
-    lost: Mapping[str, str] = field(default_factory=dict)
+    lost: Mapping[str, BadExample] = field(default_factory=dict)
     seen: int = 0
 
     def complain(self, words: str) -> None:
@@ -71,6 +71,7 @@ def fill(draft: Draft, data: DataConfig, modality: str, only: tuple[str, ...] = 
     wanted = {split: table for split, table in source.splits.items() if split in only} or dict(source.splits)
     auditor = FileAuditor(_memory(data, source, modality), DECODERS[modality]) if modality in DECODERS else None
     sounds: dict[str, dict[str, Any]] = {}
+    listed: set[str] = set()
     for split, table in wanted.items():
         try:
             reading = _labels(draft, split, table)
@@ -80,6 +81,7 @@ def fill(draft: Draft, data: DataConfig, modality: str, only: tuple[str, ...] = 
         except DataError as error:
             draft.complain(str(error))
             continue
+        listed.update(path for path in draft.lost if path in inputs)
         bad = [index for index, reason in enumerate(checked.reasons) if reason is not None]
         draft.quarantined += [BadExample(split, table.ids[index], str(checked.reasons[index])) for index in bad]
         draft.seen += len(table.ids)
@@ -88,6 +90,9 @@ def fill(draft: Draft, data: DataConfig, modality: str, only: tuple[str, ...] = 
             continue
         rows = make_rows(table, draft.columns, inputs, reading.labels, checked)
         draft.splits[split] = rows.take(np.delete(np.arange(len(rows)), bad)) if bad else rows
+    vanished = [bad for path, bad in draft.lost.items() if path not in listed]
+    draft.quarantined += vanished
+    draft.seen += len(vanished)
     draft.notes += describe_sounds(sounds)
     _check_quarantine(draft, data, draft.seen)
 
@@ -111,7 +116,7 @@ def _inputs(draft: Draft, table: Table, modality: str,
         return read_records(table, columns)
     if auditor is not None:
         files = read_files(table, columns.input, draft.source.root)
-        return files, auditor.check(files, draft.lost)
+        return files, auditor.check(files, {path: bad.reason for path, bad in draft.lost.items()})
     if columns.pair is not None:
         pairs = read_pairs(table, (columns.input, columns.pair))
         return pairs, check_pairs(pairs)

@@ -87,7 +87,7 @@ class PreparedData:
 
 
 def prepare(data: DataConfig, modality: str, *, problems: tuple[str, ...] = (SINGLE_LABEL,), seed: int,
-            keywords: tuple[str, ...] = (), lost: Mapping[str, str] | None = None) -> PreparedData:
+            keywords: tuple[str, ...] = (), lost: Mapping[str, BadExample] | None = None) -> PreparedData:
     """Read a data set and make it ready for a run.
 
     Args:
@@ -96,7 +96,7 @@ def prepare(data: DataConfig, modality: str, *, problems: tuple[str, ...] = (SIN
         problems: The kinds of target that the task allows, its usual one first.
         seed: The run's seed; it decides on splits and subsets.
         keywords: Classes that are told apart from all others taken together; none where every class is its own.
-        lost: Files that turned out to be unusable after they were checked, with the reason.
+        lost: Files that turned out to be unusable after they were checked, by path.
 
     Returns:
         Its splits, `train` and `validation` at least.

@@ -51,6 +51,8 @@ class BatchGradients:
     def compute(self, progress: Progress, epoch: int, batch: np.ndarray) -> Sums:
         """Leave the gradients of a global batch in the parameters, the same on every process.
 
+        Where its loss is not finite, neither are they.
+
         Args:
             progress: Before the step; its `micro_batch` is lowered where memory runs out.
             epoch: The epoch.
@@ -60,6 +62,13 @@ class BatchGradients:
             TlhubError: Memory does not suffice for one example at a time.
         """
         self._statistics.keep()
+        sums = self._within_memory(progress, epoch, batch)
+        some = next((parameter.grad for parameter in self._parameters if parameter.grad is not None), None)
+        if some is not None:
+            some[(0,) * some.ndim] += sums.loss * 0.0
+        return sums
+
+    def _within_memory(self, progress: Progress, epoch: int, batch: np.ndarray) -> Sums:
         while True:
             size = self._size(progress, batch)
             # Memory grows with the examples of a pass, their length, and with what is trained.
@@ -75,16 +84,9 @@ class BatchGradients:
                 return self._summed(sums)
             self._begin_again(progress, size)
 
-    def apply(self, loss: torch.Tensor) -> torch.Tensor:
-        """Step the optimizer unless loss or gradient is not finite, decided on the device; return the gradient's norm.
-
-        Args:
-            loss: Of the whole global batch, shape ().
-        """
+    def apply(self) -> torch.Tensor:
+        """Step the optimizer unless a gradient is not finite, decided on the device; return their norm, shape ()."""
         job = self._job
-        some = next((parameter.grad for parameter in self._parameters if parameter.grad is not None), None)
-        if some is not None:  # an infinite loss may have a finite gradient, which is then spoilt
-            some[(0,) * some.ndim] += loss * 0.0
         norm = job.accelerator.clip_grad_norm_(self._parameters, job.train.clip_norm or float("inf"))
         assert norm is not None
         inner = job.optimizer.optimizer

@@ -55,7 +55,7 @@ def _train(job: Job, progress: Progress, callbacks: Sequence[Callback]) -> None:
         sums = gradients.compute(progress, epoch, batch)
         for callback in callbacks:
             callback.on_gradients(job, progress)
-        progress.window.add(sums, gradients.apply(sums.loss), job.objective.amount(batch))
+        progress.window.add(sums, gradients.apply(), job.objective.amount(batch))
         progress.step += 1
         if progress.step % job.log_every == 0 or progress.step == job.total_steps:
             _report(job, progress, callbacks, rate)
