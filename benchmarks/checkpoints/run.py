@@ -3,12 +3,12 @@ r"""Two small checkpoints made by tlhub itself, which the benchmarks of sound an
     python benchmarks/checkpoints/run.py audio --data FOLDER --out checkpoints/audio
     python benchmarks/checkpoints/run.py text --data FOLDER --out checkpoints/text
 
-`audio`: a conformer over log-mel features (transformers' Wav2Vec2-BERT, 2.0 million parameters), trained on the clips
-of `speech_commands_v2_testset`: from fresh weights on its 12 classes, and then, by `--strategy full`, on the 36 words
-that are spoken in them (36 from the start are not learned: the network settles on one answer for all). `text`: a GPT-2
-(2.6 million parameters) with a byte-level tokenizer of 4,096, both trained on `classic_books`. FOLDER holds these data
-sets. Fresh weights are `--strategy scratch`: it takes the architecture from the folder that is written here first, and
-draws all weights from the seed.
+`audio`: the encoder of a small Whisper over log-mel features (1.1 million parameters), trained on the 35 words that are
+spoken in the clips of `speech_commands_v2_testset`, and on silence: from fresh weights with a window of 1 s, and then,
+by `--strategy full`, with one of 3 s in which words are put anywhere (`--data.delay`) and rare ones are drawn more
+often. `text`: a GPT-2 (2.6 million parameters) with a byte-level tokenizer of 4,096, both trained on `classic_books`.
+FOLDER holds these data sets. Fresh weights are `--strategy scratch`: it takes the architecture from the folder that is
+written here first, and draws all weights from the seed.
 """
 
 from __future__ import annotations
@@ -26,23 +26,39 @@ import tlhub
 from tlhub.finished import Run
 
 WIDTH, BLOCKS, HEADS = 144, 4, 4
-AUDIO_TRAINING: dict[str, Any] = {
-    "data": {"shift": 0.1, "gain": 6.0, "noise": 5.0, "time_masks": 2, "frequency_masks": 2},
-    "train": {"batch_size": 64, "learning_rate": 2e-3, "label_smoothing": 0.1, "precision": "bf16"}}
+RATE, HOP, BANDS = 16_000, 160, 64
+SHORT, LONG = 1, 3
+"""Seconds of the windows."""
+AUDIO_DATA: dict[str, Any] = {"shift": 0.1, "gain": 6.0, "noise": 5.0, "time_masks": 2, "frequency_masks": 2,
+                              "label_column": "word"}
+AUDIO_TRAINING: dict[str, Any] = {"batch_size": 64, "label_smoothing": 0.1, "precision": "bf16"}
 TEXT_WIDTH, TEXT_BLOCKS, VOCABULARY, POSITIONS = 192, 4, 4096, 256
 TEXT_TRAINING: dict[str, Any] = {"train": {"batch_size": 32, "learning_rate": 2e-3, "precision": "bf16"}}
 
 
-def audio_architecture(folder: Path) -> None:
-    """Write the configuration and the feature extractor of a small conformer."""
-    transformers.Wav2Vec2BertConfig(
-        hidden_size=WIDTH, num_hidden_layers=BLOCKS, num_attention_heads=HEADS, intermediate_size=4 * WIDTH,
-        feature_projection_input_dim=160, classifier_proj_size=WIDTH, conv_depthwise_kernel_size=15, layerdrop=0.0,
-        apply_spec_augment=False, position_embeddings_type="relative_key", left_max_position_embeddings=32,
-        right_max_position_embeddings=32, hidden_dropout=0.1, attention_dropout=0.0, activation_dropout=0.0,
-        feat_proj_dropout=0.0, conformer_conv_dropout=0.1, final_dropout=0.0).save_pretrained(folder)
-    transformers.SeamlessM4TFeatureExtractor(
-        feature_size=80, num_mel_bins=80, sampling_rate=16000, stride=2).save_pretrained(folder)
+def audio_architecture(folder: Path, seconds: int) -> transformers.WhisperConfig:
+    """Write the configuration and the feature extractor of a small Whisper; its decoder is not used."""
+    transformers.WhisperFeatureExtractor(feature_size=BANDS, sampling_rate=RATE, hop_length=HOP,
+                                         chunk_length=seconds).save_pretrained(folder)
+    settings = transformers.WhisperConfig(
+        num_mel_bins=BANDS, max_source_positions=seconds * RATE // HOP // 2, d_model=WIDTH, encoder_layers=BLOCKS,
+        encoder_attention_heads=HEADS, encoder_ffn_dim=4 * WIDTH, classifier_proj_size=WIDTH, dropout=0.1,
+        attention_dropout=0.0, activation_dropout=0.0, decoder_layers=1, decoder_attention_heads=HEADS,
+        decoder_ffn_dim=4 * WIDTH, vocab_size=100, pad_token_id=0, bos_token_id=1, eos_token_id=2,
+        decoder_start_token_id=1, begin_suppress_tokens=None, suppress_tokens=None)
+    settings.save_pretrained(folder)
+    return settings
+
+
+def lengthen(trained: Path, folder: Path) -> None:
+    """Write a trained model with a longer window: its positions are sinusoids, which go on by themselves."""
+    old = transformers.WhisperForAudioClassification.from_pretrained(trained)
+    settings = audio_architecture(folder, LONG)
+    settings.id2label, settings.label2id = old.config.id2label, old.config.label2id
+    new = transformers.WhisperForAudioClassification(settings)
+    positions = "encoder.embed_positions.weight"
+    new.load_state_dict({**old.state_dict(), positions: new.state_dict()[positions]})
+    new.save_pretrained(folder)
 
 
 def words_table(corpus: Path, path: Path) -> Path:
@@ -72,18 +88,17 @@ def text_architecture(folder: Path, books: Path) -> None:
 
 
 def audio(data: Path, out: Path) -> Run:
-    """Train on the classes, then on the words."""
-    corpus, architecture = data / "speech_commands_v2_testset", beside(out, "architecture")
-    audio_architecture(architecture)
-    classes = beside(out, "classes")
-    tlhub.finetune("audio-classification", model=str(architecture), strategy="scratch", out=str(classes),
-                   data={"source": str(corpus), **AUDIO_TRAINING["data"]},
-                   train={**AUDIO_TRAINING["train"], "epochs": 40})
-    table = words_table(corpus, beside(out, "words.csv"))
-    return tlhub.finetune(
-        "audio-classification", model=str(classes), strategy="full", out=str(out),
-        data={"source": str(corpus), "metadata": str(table), "label_column": "word", **AUDIO_TRAINING["data"]},
-        train={**AUDIO_TRAINING["train"], "learning_rate": 1e-3, "epochs": 20})
+    """Train on the words, in short windows and then in long ones."""
+    corpus, architecture, short, longer = data / "speech_commands_v2_testset", *(
+        beside(out, what) for what in ("architecture", "short", "longer"))
+    audio_architecture(architecture, SHORT)
+    given = {"source": str(corpus), "metadata": str(words_table(corpus, beside(out, "words.csv"))), **AUDIO_DATA}
+    tlhub.finetune("audio-classification", model=str(architecture), strategy="scratch", out=str(short), data=given,
+                   train={**AUDIO_TRAINING, "epochs": 30, "learning_rate": 1e-3})
+    lengthen(short / "model", longer)
+    return tlhub.finetune("audio-classification", model=str(longer), strategy="full", out=str(out),
+                          data={**given, "delay": 2.0},
+                          train={**AUDIO_TRAINING, "epochs": 10, "learning_rate": 7e-4, "sampling": "sqrt"})
 
 
 def text(data: Path, out: Path) -> Run:
