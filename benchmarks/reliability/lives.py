@@ -123,19 +123,20 @@ class Life:
         """The run's folder."""
         return self.folder / "run"
 
-    def sit(self, moment: Moment | None, number: int) -> dict[str, Any]:
+    def sit(self, moment: Moment | None, number: int, how: str = FRESH) -> dict[str, Any]:
         """Start the command, send it a signal at a moment, or let it end, and return what was seen.
 
         Args:
-            moment: When; None to let it end.
+            moment: When, and how it is started; None to let it end.
             number: Of the start.
+            how: It is started, where there is no moment.
         """
         before = look(self.run)
         words = self.setup.words(self.run, self.folder / "cache")
-        how = moment.how if moment else FRESH
+        how = moment.how if moment else how
         log = self.folder / "logs" / f"{number:03d}.txt"
         with started(words, log, how, self.forks) as command:
-            arrived = self._wait_for(command, moment, before)
+            arrived = self._wait_for(command, moment, how, before)
             seen: dict[str, Any] = {"run": self.folder.name, "how": how, "log": log.name}
             if moment and arrived:
                 seen |= {"phase": moment.phase, **self._stop(command, moment, before)}
@@ -149,12 +150,11 @@ class Life:
         seen |= {"checkpoint_before": before.newest, "checkpoint_after": after.newest, "step": after.step}
         return {**seen, "problems": self._problems(seen, before, after, left)}
 
-    def _wait_for(self, command: Started, moment: Moment | None, before: State) -> bool:
+    def _wait_for(self, command: Started, moment: Moment | None, how: str, before: State) -> bool:
         """Wait until the moment has come, and return whether the command is still at work then."""
         if moment and moment.phase == "start":
             return self._wait_in_start(command, moment)
         began = self._wait_until(command, lambda: TRAINING_BEGINS in command.said())
-        how = moment.how if moment else FRESH
         self.seen.start[how] = began or self.seen.start[how]
         if moment and moment.phase in ("training", "saving"):
             self._wait_until(command, lambda: last_step(self.run) >= moment.step)
@@ -245,7 +245,7 @@ def live(life: Life, moments: list[Moment], journal: Journal, reference: Mapping
         journal.add(life.sit(moment, number))
     for number in (900, 901):  # the first may find a process of the last group still leaving
         if look(life.run).state != "finished":
-            journal.add(life.sit(None, number))
+            journal.add(life.sit(None, number, FORKED if life.setup.alone else FRESH))
     left = result(life.run) if look(life.run).state == "finished" else {}
     differing = [part for part, value in reference.items() if left.get(part) != value]
     journal.add({"run": name, "equal": not differing,

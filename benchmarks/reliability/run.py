@@ -123,7 +123,7 @@ class Torture:
                  for name, entries in tests.items() if entries}
         references = {path.parent.name: {name: value for name, value in read_json(path).items() if name != "result"}
                       for path in sorted(self.runs.glob("references/*/result.json"))}
-        return {"seed": self.seed, "undisturbed": references, **found, "versions": versions()}
+        return {"seed": self.seed, "cores": os.cpu_count(), "undisturbed": references, **found, "versions": versions()}
 
 
 def unfinished(journal: Journal) -> list[dict[str, Any]]:
