@@ -188,12 +188,26 @@ def _walk(folder: Path, root: Path, seen: set[str] | None = None) -> Iterator[Pa
     for entry in entries:
         if entry.name.startswith(".") or entry.name.lower() in _CLUTTER:
             continue
-        if entry.is_dir():
+        try:
+            folder_there, file_there = entry.is_dir(), entry.is_file()
+        except OSError:  # a link that leads to itself
+            continue
+        if not entry.name.isprintable() and _is_no_text(entry.name):
+            raise DataError(f"{entry.path!r} has a name that is no UTF-8; rename it")
+        if folder_there:
             yield from _walk(Path(entry.path), root, seen)
-        elif entry.is_file():
+        elif file_there:
             if entry.is_symlink():
                 check_inside(root, Path(entry.path))
             yield Path(entry.path)
+
+
+def _is_no_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def file_in(root: Path, name: str) -> Path:

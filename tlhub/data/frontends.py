@@ -21,6 +21,7 @@ from transformers import (
 )
 
 from tlhub.data.augment_sound import Blank
+from tlhub.data.sound import MAX_RATE
 from tlhub.data.spectrograms import kaldi_spectrogram, whisper_spectrogram
 from tlhub.data.tensors import to_device
 from tlhub.errors import CheckpointError
@@ -44,6 +45,9 @@ class FrontEnd(ABC):
         samples: Number of samples that every clip is brought to; None where clips keep their lengths.
         masked: Whether the model is told which part of a clip is padding.
         least: The fewest samples that anything can be made of.
+
+    Raises:
+        CheckpointError: The rate is none that sound has.
     """
 
     samples: int | None = None
@@ -53,6 +57,8 @@ class FrontEnd(ABC):
     def __init__(self, extractor: Any) -> None:
         self.extractor = extractor
         self.rate = int(extractor.sampling_rate)
+        if not 0 < self.rate <= MAX_RATE:
+            raise CheckpointError(f"the checkpoint reads sound of {self.rate} samples a second; use another checkpoint")
 
     @abstractmethod
     def __call__(self, waves: torch.Tensor, lengths: torch.Tensor,
@@ -286,12 +292,23 @@ def front_end(processor: Any) -> FrontEnd:
         processor: A feature extractor of transformers, or a processor that holds one beside a tokenizer.
 
     Raises:
-        CheckpointError: The processor reads no sound.
+        CheckpointError: The processor reads no sound, or cannot be set up.
     """
     extractor = getattr(processor, "feature_extractor", processor)
     if not hasattr(extractor, "sampling_rate") or not callable(extractor):
         raise CheckpointError(f"the checkpoint's {type(processor).__name__} reads no sound; use a checkpoint whose "
                               "preprocessor_config.json names a feature extractor for audio")
+    try:
+        return _front_end_of(extractor)
+    except CheckpointError:
+        raise
+    except Exception as error:  # of every kind, where its settings are not what its class expects
+        raise CheckpointError(f"the checkpoint's {type(extractor).__name__} cannot be set up "
+                              f"({' '.join(repr(error).split())[:160]}); fetch its preprocessor_config.json again"
+                              ) from None
+
+
+def _front_end_of(extractor: Any) -> FrontEnd:
     right = extractor.padding_side == "right"
     # A subclass may do otherwise than its base, so it goes through its own code.
     if type(extractor) is Wav2Vec2FeatureExtractor and right:

@@ -61,10 +61,14 @@ class PixelProcessor:
         """
         try:
             output = self._processor(list(images), return_tensors="pt")["pixel_values"]
+            values: np.ndarray = output.to(torch.float32).numpy()
         except ValueError as error:
             raise CheckpointError("the checkpoint's image processor does not give images one size "
-                                  f"({str(error).splitlines()[0][:120]}); configure a fixed size") from None
-        values: np.ndarray = output.to(torch.float32).numpy()
+                                  f"({(str(error).splitlines() or [''])[0][:120]}); configure a fixed size") from None
+        except Exception as error:  # of every kind, where its settings are not what its class expects
+            raise CheckpointError("the checkpoint's image processor cannot be used "
+                                  f"({' '.join(repr(error).split())[:160]}); fetch its preprocessor_config.json again"
+                                  ) from None
         return values
 
     def pixels(self, images: Sequence[Image.Image]) -> np.ndarray:

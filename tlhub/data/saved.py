@@ -44,6 +44,8 @@ def read_saved(root: Path) -> datasets.Dataset | datasets.DatasetDict:
 
 def _check_files(root: Path, folder: Path) -> None:
     """Check that all that a split consists of lies in the data folder; `datasets` joins the names as they are."""
+    for name in ("", _STATE, _WHOLE):
+        check_inside(root, folder / name)
     state: Any = read_json(folder / _STATE)
-    for path in (folder, folder / _WHOLE, *(folder / file["filename"] for file in state["_data_files"])):
-        check_inside(root, path)
+    for file in state["_data_files"]:
+        check_inside(root, folder / file["filename"])
