@@ -50,8 +50,9 @@ class History(Callback):
         """Keep what was written up to the step at which this sitting begins."""
         self._since = time.perf_counter()
         if job.accelerator.is_main_process:
-            # What stands at step 0 belongs to a state that is made again.
-            kept = [line for line in read_history(self.path) if line["step"] <= progress.step and progress.step]
+            # The validation that a sitting begins with may have been done in one that was killed after it.
+            kept = [line for line in read_history(self.path) if line["step"] <= progress.step
+                    and not ("validation" in line and line["step"] > progress.validated)]
             temporary = self.path.with_name(f".{self.path.name}.tmp")
             temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
             temporary.replace(self.path)  # a process that is killed meanwhile leaves the lines that there were

@@ -118,6 +118,18 @@ def test_history_has_one_beginning(tmp_path: Path) -> None:
     assert [line["step"] for line in read_history(path)] == list(range(1, 9))
 
 
+@pytest.mark.parametrize(("validated", "left"), [(2, ["loss", "validation", "loss"]),
+                                                 (3, ["loss", "validation", "loss", "validation"])])
+def test_a_validation_that_is_done_again_is_written_once(tmp_path: Path, validated: int, left: list[str]) -> None:
+    """The run was stopped during the validation after step 3, and killed after it had been done again."""
+    path = tmp_path / "history.jsonl"
+    lines = [{"step": 2, "loss": 1.0}, {"step": 2, "validation": {}}, {"step": 3, "loss": 1.0},
+             {"step": 3, "validation": {}}]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    History(path).on_start(make_job(), Progress(step=3, validated=validated))
+    assert [name for line in read_history(path) for name in line if name != "step"] == left
+
+
 def test_a_request_stops_after_the_step_with_a_checkpoint(tmp_path: Path) -> None:
     job, stop = make_job(), StopRequest()
     validate, store = validation(job, tmp_path, [0.0] * 8)
