@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.multiprocessing
 
-from tests.invariants.two_processes import numbers_of_two
+from tests.invariants.two_processes import numbers_of_two, save_where_the_disk_is_full
 
 REPOSITORY = Path(__file__).parents[2]
 SCRIPT = """
@@ -43,6 +43,16 @@ def test_two_processes_give_what_one_gives_with_the_first_one_s_statistics(tmp_p
         np.testing.assert_array_equal(first, second)
         np.testing.assert_allclose(first, np.load(tmp_path / f"{count}-alone.npy"), atol=1e-6)
         assert first.shape == (count, 3)
+
+
+def test_what_keeps_the_first_process_from_saving_ends_both_and_both_go_on_from_one_checkpoint(tmp_path: Path) -> None:
+    torch.multiprocessing.spawn(save_where_the_disk_is_full, (str(tmp_path),), nprocs=2)
+    first, second = ((tmp_path / f"said-{rank}").read_text() for rank in (0, 1))
+    assert first == second
+    assert "MiB are free; free some space on that disk" in first
+    assert [(tmp_path / f"step-{rank}").read_text() for rank in (0, 1)] == ["1", "1"]
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"step-000000001",
+                                                                            "damaged-step-000000002"}
 
 
 @pytest.mark.parametrize(("seed", "code", "error"), [(0, 0, ""), (4, 4, "tlhub: as asked\n")])

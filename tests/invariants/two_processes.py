@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
 from torch import nn
 
+from tests.unit.training.test_callbacks import make_job
 from tlhub.config import RunConfig
 from tlhub.data.batches import ArrayInputs
+from tlhub.errors import DiskFullError
 from tlhub.launching import leave_group
 from tlhub.strategies.base import FeatureHead
 from tlhub.training.inference import predict_logits
+from tlhub.training.loop import Progress
 from tlhub.training.processes import make_accelerator
+from tlhub.training.store import CheckpointStore
 
 
 def numbers_of_two(rank: int, folder: str, counts: Sequence[int]) -> None:
     """Save the logits that this process gets; its BatchNorm statistics differ from the other's."""
     where = Path(folder)
-    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1",
-                      MASTER_PORT=str(20000 + os.getppid() % 20000))
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
+    _join(rank)
     accelerator = make_accelerator(RunConfig())
     for count in counts:
         model = FeatureHead(nn.Sequential(nn.BatchNorm1d(6), nn.Linear(6, 3))).eval()
@@ -36,3 +39,34 @@ def numbers_of_two(rank: int, folder: str, counts: Sequence[int]) -> None:
         inputs = ArrayInputs(features.numpy(), np.zeros(count, dtype=np.int64))
         np.save(where / f"{count}-{rank}.npy", predict_logits(model, inputs, accelerator, batch_size=4))
     leave_group()
+
+
+def save_where_the_disk_is_full(rank: int, folder: str) -> None:
+    """Note what a save ends with on this process, and which checkpoint both then go on from."""
+    where = Path(folder)
+    _join(rank)
+    make_accelerator(RunConfig())
+    job = make_job()
+    store = CheckpointStore(where / "checkpoints", job.accelerator.unwrap_model(job.model))
+    store.save(job, Progress(step=1))
+    room = shutil.disk_usage
+    if rank == 0:
+        shutil.disk_usage = lambda path: SimpleNamespace(free=10)  # type: ignore[assignment, misc]
+    said = ""
+    try:
+        store.save(job, Progress(step=2))
+    except DiskFullError as error:
+        said = str(error)
+    shutil.disk_usage = room
+    (where / f"said-{rank}").write_text(said)
+    if rank == 0:
+        (where / "checkpoints" / "step-000000002").mkdir()
+    (where / f"step-{rank}").write_text(str(store.resume(job).step))
+    leave_group()
+
+
+def _join(rank: int) -> None:
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1",
+                      MASTER_PORT=str(20000 + os.getppid() % 20000))
+    torch.set_num_threads(1)
+    torch.manual_seed(0)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import soundfile
 import torch
 import torchaudio
 
@@ -32,6 +33,8 @@ from tlhub.seeding import uniforms
 
 LEAST_SECONDS = 0.1
 """Clips shorter than this are continued by silence, so that every architecture has something to read."""
+DECODING = f"sounds 2 libsndfile {soundfile.__libsndfile_version__} torchaudio {torchaudio.__version__}"
+"""Part of every key of what is made of sounds: its number is to be raised when decoding or resampling changes."""
 _AT_A_TIME = 256
 _FINEST = 640
 """Largest denominator of a ratio of rates; the usual ones have smaller ones, of others the pitch is off by 1e-4."""
@@ -163,7 +166,7 @@ class AudioInputs:
             return None
         cache = ArrayCache(cache_root(data) / "sounds")
         names = hashlib.sha256(json.dumps(list(self._examples.ids)).encode()).hexdigest()
-        key = f"sounds 1 {fingerprint} {names} {self._front.rate} {self._most}"
+        key = f"{DECODING} {fingerprint} {names} {self._front.rate} {self._most}"
         found = cache.get(key)
         if found is None:
             most = [min(self._most, _most_samples(seconds, self._front.rate)) for seconds in self._seconds()]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 import torch
 from PIL import Image
 
@@ -27,6 +28,8 @@ from tlhub.data.workers import executor
 from tlhub.errors import DataError
 from tlhub.seeding import uniforms
 
+DECODING = f"images 1 PIL {PIL.__version__}"
+"""Part of every key of what is made of pictures: its number is to be raised when decoding or shaping changes."""
 _CHUNK = 16
 """Images handed to the processor at a time: it then works on those of one size together."""
 _GIB = 2**30
@@ -158,7 +161,7 @@ class ImageInputs:
             return None
         cache = ArrayCache(cache_root(data) / "images")
         names = hashlib.sha256(json.dumps(list(self._examples.ids)).encode()).hexdigest()
-        key = f"images 1 {fingerprint} {names} {self._processor.key()}"
+        key = f"{DECODING} {fingerprint} {names} {self._processor.key()}"
         found = cache.get(key)
         if found is None:
             try:

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from tlhub.config import RunConfig
+from tlhub.data import audio, image
 from tlhub.data.audio import AudioInputs, longest_seconds
 from tlhub.data.batches import Inputs
 from tlhub.data.frontends import front_end
@@ -115,6 +116,10 @@ class ImageTask(Task):
     auto_model: ClassVar[str] = "AutoModelForImageClassification"
     auto_processor: ClassVar[str] = "AutoImageProcessor"
 
+    def front(self, processor: Any) -> str:
+        """Return how pictures are decoded."""
+        return image.DECODING
+
     def inputs(self, examples: Examples, processor: Any, config: RunConfig, *, fingerprint: str) -> Inputs:
         """Return pictures, decoded and resized once."""
         sampling = class_sampling(examples.labels, config.train.sampling, seed=config.seed)
@@ -139,8 +144,8 @@ class AudioTask(Task):
     auto_processor: ClassVar[str] = "AutoFeatureExtractor"
 
     def front(self, processor: Any) -> str:
-        """Return what the front end of the checkpoint's kind is and computes."""
-        return front_end(processor).key()
+        """Return how sounds are decoded, and what the front end of the checkpoint's kind is and computes."""
+        return f"{audio.DECODING} {front_end(processor).key()}"
 
     def own_defaults(self, config: RunConfig, data: PreparedData, checkpoint: Checkpoint) -> list[Default]:
         """Return how much of a clip is read, whether to one length, and where it is much, how many clips at a time.
