@@ -21,7 +21,7 @@ FRESH, FORKED = "fresh", "forked"
 """How the command is started: as a user does, or as a fork of a process that has imported the libraries."""
 POLL = 0.004
 """Seconds between two looks at a run."""
-PATIENCE = 120.0
+PATIENCE = 300.0
 """Seconds after which a process that should have ended counts as hanging."""
 MARK = "RELIABILITY_BENCHMARK"
 TRAINING_BEGINS = "trained: "
