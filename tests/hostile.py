@@ -13,7 +13,7 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -242,7 +242,7 @@ class Case:
         name: Of the case, and of its folder.
         words: What follows `tlhub`, with `{}` for the case's folder.
         code: The exit code; 0 for what is harmless as tlhub reads it.
-        told: What the message, or for code 0 the output, says.
+        told: What the message, or for code 0 the output, says; `{}` again is the case's folder.
         make: Puts its files into its folder.
         inside: What in the folder the command is given; all of it by default.
     """
@@ -277,7 +277,8 @@ def check(work: Path, case: Case, capsys: pytest.CaptureFixture[str]) -> None:
     folder = work / "given" / case.name
     folder.mkdir(parents=True)
     case.make(folder)
-    before = _content(work)
+    written = ("runs", "cache", *([f"given/{case.name}"] if "--out {}" in case.words else []))
+    before = _content(work, written)
     capsys.readouterr()
     with _memory(3 * 2**30):
         code = cli.main([word.replace("{}", str(folder / case.inside)) for word in case.words.split()])
@@ -289,18 +290,18 @@ def check(work: Path, case: Case, capsys: pytest.CaptureFixture[str]) -> None:
     said = [line for line in output.err.splitlines() if line.startswith("tlhub: ")]
     assert len(said) == (1 if case.code else 0), said
     assert code == case.code, said
-    assert case.told in (said[0] if case.code else printed), said
-    assert _content(work) == before
+    assert case.told.replace("{}", str(folder)) in (said[0] if case.code else printed), said
+    assert _content(work, written) == before
     shutil.rmtree(folder)
     assert not Path("/tmp/written-by-tlhub-test.txt").exists()
 
 
-def _content(work: Path) -> dict[str, bytes | str]:
-    """Return what lies in the folders, but for what tlhub may write."""
+def _content(work: Path, written: Collection[str]) -> dict[str, bytes | str]:
+    """Return what lies in both folders, but for what tlhub may write in the first."""
     found: dict[str, bytes | str] = {}
     for top in (work.parent / "outside", work):
         for folder, folders, files in os.walk(top):
-            folders[:] = [name for name in folders if not (folder == str(work) and name in ("runs", "cache"))]
+            folders[:] = [name for name in folders if os.path.relpath(os.path.join(folder, name), work) not in written]
             for name in files:
                 path = Path(folder, name)
                 plain = path.is_file() and not path.is_symlink()

@@ -73,7 +73,7 @@ def is_disk_full(error: BaseException | None) -> bool:
 
 
 def printable(text: str) -> str:
-    """Return a text with every character that is not printable as Python writes it in a literal (`\\x1b`, `\\u202e`).
+    """Return a text with every character that is not printable as Python's literals have it.
 
     What comes from data, file names and checkpoints may hold what a terminal obeys: colours and positions of the
     cursor, line breaks, and marks that turn the direction of writing.

@@ -157,11 +157,19 @@ class Run:
         return rows
 
     def logits(self, inputs: Inputs, *, batch_size: int | None = None) -> np.ndarray:
-        """Return what the saved model gives for inputs, shape (n, c)."""
+        """Return what the saved model gives for inputs, shape (n, c).
+
+        Raises:
+            CheckpointError: That is not what the run's labels are.
+        """
         accelerator = make_accelerator(self.config, training=False)
         scorer = self.problem.scorer(self._model().to(accelerator.device), {"test": inputs}, logger.info)
-        return predict_logits(scorer, inputs, accelerator,
-                              batch_size=batch_size or self.config.train.micro_batch_size or 64)
+        logits = predict_logits(scorer, inputs, accelerator,
+                                batch_size=batch_size or self.config.train.micro_batch_size or 64)
+        if self.config.task not in GENERATION_TASKS and logits.shape[1:] != (len(self._names),):
+            raise CheckpointError(f"the model of {str(self.folder)!r} gives {logits.shape[-1]} numbers for an input, "
+                                  f"and its config.yaml names {len(self._names)} labels; make the run again")
+        return logits
 
     def evaluate(self, source: str, **choices: Any) -> dict[str, Any]:
         """Score the saved model on data: its test split where it has one, otherwise all of it.

@@ -48,6 +48,8 @@ def from_kwargs(task: str | None = None, *, config: str | None = None, **choices
     """
     named = typed(flatten({**choices, **({"task": task} if task else {})}))
     values = _over(_from_file(str(config), named), named) if config else named
+    if cut := [name for name, value in values.items() if isinstance(value, str) and "\0" in value]:
+        raise UsageError(f"option {cut[0]!r} is {values[cut[0]]!r}, with a zero byte in it; leave that out")
     result = fields.replace(RunConfig(), values)
     check(result)
     _refuse_without_effect(result, values)

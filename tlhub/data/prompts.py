@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from tlhub.errors import DataError
@@ -74,6 +73,6 @@ def _written(messages: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokeniz
     try:
         return str(tokenizer.apply_chat_template([dict(message) for message in messages], tokenize=False,
                                                  add_generation_prompt=True))
-    except (TemplateError, TypeError, ValueError, KeyError) as error:
+    except Exception as error:  # a template is a program, if one without the means to do harm
         raise DataError(f"the chat template of tokenizer '{tokenizer.name_or_path}' cannot write the prompt "
                         f"({str(error) or type(error).__name__})") from None

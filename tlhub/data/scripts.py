@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from tlhub.errors import DataError
@@ -116,7 +115,7 @@ def turn_end(tokenizer: PreTrainedTokenizerBase) -> str | None:
     asked, answer = [{"role": "user", "content": "a"}], "an answer"
     try:
         text = str(tokenizer.apply_chat_template([*asked, {"role": "assistant", "content": answer}], tokenize=False))
-    except (TemplateError, TypeError, ValueError, KeyError):
+    except Exception:  # a template is a program, if one without the means to do harm
         return None
     return _first_mark(text, text.rfind(answer) + len(answer), tokenizer) if answer in text else None
 
@@ -135,7 +134,7 @@ def _rendered(messages: list[Mapping[str, Any]], name: str, tokenizer: PreTraine
     try:
         return str(tokenizer.apply_chat_template([dict(message) for message in messages], tokenize=False,
                                                  add_generation_prompt=prompt))
-    except (TemplateError, TypeError, ValueError, KeyError) as error:
+    except Exception as error:  # a template is a program, if one without the means to do harm
         raise DataError(f"{name}: the chat template of tokenizer '{tokenizer.name_or_path}' cannot write the "
                         f"conversation ({str(error) or type(error).__name__}); correct it or leave it out") from None
 

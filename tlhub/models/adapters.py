@@ -29,7 +29,7 @@ from tlhub.models.adapter_files import BASE, Labels, link_base, read_labels, wri
 from tlhub.models.adapter_targets import choose_targets, match_targets, modules_beside
 from tlhub.models.bounds import bounded
 from tlhub.models.heads import PooledClassifier, language_model
-from tlhub.models.inspection import ADAPTER_WEIGHTS, count_numbers, inspect_checkpoint
+from tlhub.models.inspection import ADAPTER_WEIGHTS, brought_by, inspect_checkpoint
 from tlhub.models.loading import damage, first_line, quiet, read_settings, seeded, set_labels
 from tlhub.models.origin import GENERATION_SETTINGS, Origin, resolve_base, weight_hash
 from tlhub.models.timm_models import TIMM
@@ -270,7 +270,7 @@ def load_adapter(folder: Path, *, auto_model: str) -> PeftModel:
             processor_pad = _padding(folder) if labels.label_names else None
             if processor_pad is not None:
                 settings.pad_token_id = processor_pad
-            with bounded(str(folder), count_numbers(base_folder, str(folder))):
+            with bounded(str(folder), brought_by(base_folder.glob("*.safetensors"), str(folder))):
                 base = getattr(transformers, auto_model).from_pretrained(
                     base_folder, config=settings, dtype=torch.float32, use_safetensors=True, local_files_only=True,
                     ignore_mismatched_sizes=True, trust_remote_code=False,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from tlhub.errors import TlhubError
+from tlhub.errors import CheckpointError
 
 _CHUNK = 4096
 _RANK_TOLERANCE = 1e-10
@@ -49,12 +49,12 @@ def principal_axes(features: np.ndarray, *, standardise: bool = True, centre: bo
         centre: Subtract the mean.
 
     Raises:
-        TlhubError: A feature is not finite.
+        CheckpointError: A feature is not finite.
     """
     bad = int((~np.isfinite(features).all(axis=1)).sum())
     if bad:
-        raise TlhubError(f"the features of {bad} of {len(features)} examples are not finite; check the checkpoint, "
-                         "or set train.precision to fp32")
+        raise CheckpointError(f"the features of {bad} of {len(features)} examples are not finite; check the "
+                              "checkpoint, or set train.precision to fp32")
     mean = features.mean(axis=0, dtype=np.float64) if centre else np.zeros(features.shape[1])
     scale = np.ones(features.shape[1])
     if standardise:

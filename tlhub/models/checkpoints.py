@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import transformers
 from torch import nn
-from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel
+from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from tlhub.config import NEXT_TOKEN, SINGLE_LABEL, ModelConfig
 from tlhub.errors import CheckpointError
@@ -17,7 +17,7 @@ from tlhub.models.audio_models import in_order_of_computation, keep_constants, w
 from tlhub.models.blocks import blocks
 from tlhub.models.bounds import bounded
 from tlhub.models.heads import output_layer, output_parameters
-from tlhub.models.inspection import count_numbers
+from tlhub.models.inspection import brought_by
 from tlhub.models.loading import (
     damage,
     labels_of,
@@ -120,11 +120,21 @@ def load_origin(
     set_labels(model.config, label_names, problem_type)
     if dropout is not None:
         override_dropout_modules(model, dropout)
+    _check_tokens(model, processor, origin.name)
     if is_timm(model) and inner(model).get_classifier() is not output_layer(model)[1]:
         raise CheckpointError(f"model.name {origin.name!r} ({model.config.architecture}) does not end in one linear "
                               "layer, which is what tlhub trains of a model of timm; take another one")
     model.train(mode=False)
     return Checkpoint(model, processor, origin, new)
+
+
+def _check_tokens(model: PreTrainedModel, processor: Any, name: str) -> None:
+    if isinstance(processor, PreTrainedTokenizerBase):
+        embeddings: Any = model.get_input_embeddings()
+        known, read = max(processor.get_vocab().values(), default=0), int(embeddings.num_embeddings)
+        if known >= read:
+            raise CheckpointError(f"the tokenizer of {name!r} has tokens up to number {known}, and the model reads "
+                                  f"those up to {read - 1}; its files do not belong together")
 
 
 def _load_language_model(origin: Origin, auto_model: str, auto_processor: str, *, pretrained: bool, seed: int,
@@ -169,7 +179,7 @@ def _fresh(origin: Origin, settings: PreTrainedConfig, auto_model: str) -> tuple
 def _read_weights(
     origin: Origin, settings: PreTrainedConfig, auto_model: str
 ) -> tuple[PreTrainedModel, frozenset[str]]:
-    with quiet(), bounded(origin.name, count_numbers(origin.folder, origin.name)), \
+    with quiet(), bounded(origin.name, brought_by(origin.folder.glob("*.safetensors"), origin.name)), \
             damage(f"the weights of {origin.name!r} cannot be read", "damaged or incomplete, fetch them again"):
         model, info = getattr(transformers, auto_model).from_pretrained(
             origin.folder, config=settings, dtype=torch.float32, use_safetensors=True, local_files_only=True,

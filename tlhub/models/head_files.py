@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from torch import nn
 
 from tlhub.models.bounds import bounded
 from tlhub.models.heads import HeadForm
-from tlhub.models.inspection import read_description, read_header
+from tlhub.models.inspection import brought_by, read_description
 from tlhub.models.loading import damage
 from tlhub.models.origin import HEAD_SETTINGS, HEAD_WEIGHTS, Origin
 
@@ -83,8 +82,7 @@ def read_head(folder: Path) -> tuple[nn.Sequential, HeadRecord]:
         form = HeadForm(tuple(values.pop("widths")), values.pop("activation"), values.pop("dropout"))
         names, base = tuple(map(str, values.pop("label_names"))), values.pop("base")
         record = HeadRecord(**values, form=form, label_names=names, base=Base(**base) if base else None)
-        brought = sum(math.prod(shape) for _, shape in read_header(folder / HEAD_WEIGHTS, name).values())
-        with torch.random.fork_rng(devices=[]), bounded(name, brought):
+        with torch.random.fork_rng(devices=[]), bounded(name, brought_by([folder / HEAD_WEIGHTS], name)):
             head = form.build(record.in_features, len(names), bias=record.bias)
         head.load_state_dict(load_file(folder / HEAD_WEIGHTS))
     return head, record

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,8 @@ ADAPTERS = ("LORA", "ADALORA", "LOHA", "LOKR", "IA3", "RANDLORA", "VERA", "OFT",
 _DESCRIPTION = re.compile(r".*(config|special_tokens|added_tokens|chat_template|index).*\.json|(labels|head)\.json")
 """Names of the JSON files that libraries read, but for those of a vocabulary, which cannot ask for anything."""
 _MOST_BYTES = 2**24
-_COUNTED = re.compile(r"label|layer|depth|stage|expert|codebook|block_num")
-"""Names of numbers that something is repeated by, in Python, while a model is described or built."""
-_MOST_REPEATS = 10**6
+_REPEATED = ((re.compile(r"layer|depth|stage|block_num"), 10**4), (re.compile(r"label|expert|codebook"), 10**6))
+"""Names of numbers that something is repeated by, in Python, while a model is described or built, and the most."""
 _LARGEST = {"height": 2**14, "width": 2**14, "input_size": 2**14, "n_fft": 2**16, "feature_size": 2**14,
             "num_mel_bins": 2**14, "sampling_rate": 2**18, "chunk_length": 3600, "nb_max_frames": 10**7}
 """Sizes of what an image processor or a feature extractor makes of one input, or holds for that."""
@@ -87,14 +87,31 @@ def read_header(path: Path, name: str) -> dict[str, tuple[str, tuple[int, ...]]]
                               "fetch it again") from error
 
 
-def count_numbers(folder: Path, name: str) -> int:
-    """Return how many numbers the safetensors files of a folder hold.
+@dataclass(frozen=True)
+class Brought:
+    """How much the weights of a checkpoint are.
+
+    Attributes:
+        tensors: Their number.
+        numbers: How many numbers they hold together.
+    """
+
+    tensors: int
+    numbers: int
+
+
+def brought_by(paths: Iterable[Path], name: str) -> Brought:
+    """Return how much safetensors files hold.
+
+    Args:
+        paths: The files.
+        name: What messages call the checkpoint.
 
     Raises:
         CheckpointError: One of them is no safetensors file.
     """
-    return sum(math.prod(shape) for path in sorted(folder.glob("*.safetensors"))
-               for _, shape in read_header(path, name).values())
+    shapes = [shape for path in paths for _, shape in read_header(path, name).values()]
+    return Brought(len(shapes), sum(map(math.prod, shapes)))
 
 
 def read_description(path: Path, name: str) -> dict[str, Any]:
@@ -138,7 +155,7 @@ def _check_description(path: Path, name: str) -> None:
         if key in ("attn_implementation", "_attn_implementation", "experts_implementation") and "/" in str(value):
             raise CheckpointError(f"{path.name!r} of {name!r} asks for compiled code from the Hub ({str(value)!r}), "
                                   f"which tlhub never runs; take {key!r} out of a copy of it")
-        limit = _LARGEST.get(key, _MOST_REPEATS if _COUNTED.search(key) else None)
+        limit = _LARGEST.get(key) or next((most for words, most in _REPEATED if words.search(key)), None)
         most = max((number for number in (value if isinstance(value, list) else [value])
                     if isinstance(number, (int, float))), default=0)
         if limit is not None and most > limit:

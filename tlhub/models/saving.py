@@ -19,10 +19,11 @@ from tlhub.models.bounds import bounded
 from tlhub.models.checkpoints import load_origin
 from tlhub.models.head_files import Base, HeadRecord, read_head, write_head
 from tlhub.models.heads import HeadForm, PooledClassifier, drawn_parameters, output_layer
-from tlhub.models.inspection import count_numbers, inspect_checkpoint
+from tlhub.models.inspection import brought_by, inspect_checkpoint
 from tlhub.models.loading import damage, quiet, read_settings, seeded, set_labels
 from tlhub.models.origin import HEAD_SETTINGS, Origin, resolve_base
 from tlhub.models.plain_heads import plain_classifier
+from tlhub.models.pooling import pooled_kinds
 from tlhub.models.processors import load_processor
 
 
@@ -162,6 +163,9 @@ def _load_headed(origin: Origin, auto_model: str, auto_processor: str) -> Pooled
         checkpoint = load_origin(base, auto_model=auto_model, auto_processor=auto_processor,
                                  label_names=record.label_names, problem_type=record.problem_type or SINGLE_LABEL)
         model, missing = checkpoint.model, drawn_parameters(checkpoint.model, checkpoint.new_parameters)
+    if record.kind not in ("native", *pooled_kinds(model)):
+        raise CheckpointError(f"the head in {origin.name!r} reads {record.kind!r}, which {type(model).__name__} does "
+                              "not give; make the run again")
     pooled = PooledClassifier(model, record.kind, head, record.form).eval()
     if lacking := {pooled.own_name(name) for name in missing} & pooled.state_dict().keys():
         raise CheckpointError(f"the model in {origin.name!r} lacks {min(lacking)!r}; a file is damaged or missing")
@@ -172,7 +176,7 @@ def _read(origin: Origin, auto_model: str) -> tuple[PreTrainedModel, frozenset[s
     """Return the model as it lies in a folder, and the names of the tensors that it lacks there."""
     settings = read_settings(origin, auto_model)
     with quiet(), seeded(0), damage(f"the model in {origin.name!r} cannot be loaded", "the run has to be made again"), \
-            bounded(origin.name, count_numbers(origin.folder, origin.name)):
+            bounded(origin.name, brought_by(origin.folder.glob("*.safetensors"), origin.name)):
         model, info = getattr(transformers, auto_model).from_pretrained(
             origin.folder, config=settings, dtype=torch.float32, use_safetensors=True, local_files_only=True,
             trust_remote_code=False, output_loading_info=True,

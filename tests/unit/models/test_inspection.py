@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from tests import tiny
 from tlhub.errors import CheckpointError
 from tlhub.models.bounds import bounded
-from tlhub.models.inspection import count_numbers, inspect_checkpoint, read_header
+from tlhub.models.inspection import Brought, brought_by, inspect_checkpoint, read_header
 
 
 def settings(**changes: object) -> Callable[[Path], object]:
@@ -121,23 +121,26 @@ def test_every_tiny_checkpoint_is_let_through(tmp_path: Path) -> None:
 
 def test_numbers_are_counted_without_being_read(whole: Path) -> None:
     state = load_file(whole / "model.safetensors")
-    assert count_numbers(whole, "some") == sum(tensor.numel() for tensor in state.values())
+    assert brought_by(whole.glob("*.safetensors"), "some") == Brought(
+        len(state), sum(tensor.numel() for tensor in state.values()))
     assert read_header(whole / "model.safetensors", "some").keys() == state.keys()
 
 
 def test_a_model_that_outgrows_its_files_is_not_built() -> None:
-    with bounded("some", 10):
+    with bounded("some", Brought(1, 10)):
         torch.nn.Linear(4, 5)
-    with torch.device("meta"), pytest.raises(CheckpointError, match="many times as many"), bounded("some", 10):
+    with torch.device("meta"), pytest.raises(CheckpointError, match="many times as many"), bounded("some", Brought(1, 10)):
         torch.nn.Embedding(10**12, 16)
     with torch.device("meta"), pytest.raises(CheckpointError, match="GiB, which is what this machine has"), \
             bounded("some", None):
         torch.nn.Embedding(10**12, 16)
+    with pytest.raises(CheckpointError, match="more than 10008 layers"), bounded("some", Brought(1, 10)):
+        torch.nn.Sequential(*[torch.nn.ReLU() for _ in range(20_000)])
     torch.nn.Embedding(3, 2, device="meta")  # nothing is left behind
 
 
 def test_weights_that_take_the_place_of_empty_ones_are_counted_once() -> None:
-    with torch.device("meta"), bounded("some", 2**27):
+    with torch.device("meta"), bounded("some", Brought(2, 2**27)):
         layer = torch.nn.Linear(2**14, 2**14)
         for _ in range(8):
             layer.weight = torch.nn.Parameter(torch.empty(2**14, 2**14))
