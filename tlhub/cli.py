@@ -89,9 +89,9 @@ def guarded(body: Callable[[], Ending], *, debug: bool, last: bool = False) -> i
             if debug:
                 traceback.print_exc()
             ending = _ending(error, stopped=stop.requested)
-        if launching.is_relaunched():
-            launching.leave(ending)  # before the others can notice that this process is gone
-        elif ending.reason:
+        # Before the others can notice that this process is gone.
+        told = launching.is_relaunched() and launching.leave(ending)
+        if ending.reason and not told:
             print(f"tlhub: {_of_rank()}{ending.reason}", file=sys.stderr)
         launching.leave_group()
         if last:
@@ -231,7 +231,7 @@ def _asked(argv: Sequence[str], command: Command = FINETUNE) -> tuple[RunConfig,
 
 
 def _needs_launch(config: RunConfig) -> bool:
-    return config.launch.num_processes > 1 and not launching.is_launched()
+    return config.launch.num_processes > 1 and launching.is_alone()
 
 
 def _engine() -> ModuleType:

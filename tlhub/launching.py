@@ -53,6 +53,11 @@ def is_launched() -> bool:
     return "WORLD_SIZE" in os.environ
 
 
+def is_alone() -> bool:
+    """Tell whether this process has no others beside it; clusters set the size of a group for one process, too."""
+    return os.environ.get("WORLD_SIZE", "1") == "1"
+
+
 def is_relaunched() -> bool:
     """Tell whether this process was started by `launch`, which reports for it."""
     return _REPORTS in os.environ and is_launched()
@@ -64,7 +69,7 @@ def require_group(num_processes: int) -> None:
     Raises:
         UsageError: This process is alone.
     """
-    if num_processes > 1 and not is_launched():
+    if num_processes > 1 and is_alone():
         raise UsageError(f"launch.num_processes is {num_processes}, but this script runs in one process; start it with "
                          f"'accelerate-launch --multi_gpu --num_processes {num_processes} SCRIPT'")
 
@@ -96,13 +101,17 @@ def _watch(launcher: int) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def leave(ending: Ending) -> None:
-    """Leave word of how this process ended to the command that launched it."""
+def leave(ending: Ending) -> bool:
+    """Leave word of how this process ended to the command that launched it; return whether that could be done."""
     folder = Path(os.environ[_REPORTS])
     if folder.is_dir():
         temporary = folder / f"{rank()}.tmp"
-        temporary.write_text(json.dumps(asdict(replace(ending, at=time.monotonic()))))
-        temporary.replace(folder / f"{rank()}.json")
+        try:
+            temporary.write_text(json.dumps(asdict(replace(ending, at=time.monotonic()))))
+            temporary.replace(folder / f"{rank()}.json")
+        except OSError:  # the disk may be full, which may be what there is to tell
+            return False
+    return True
 
 
 def leave_group() -> None:

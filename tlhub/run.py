@@ -85,7 +85,7 @@ def finetune(config: RunConfig, *, overwrite: bool = False, callbacks: Sequence[
         TlhubError: One of its kinds, with a one-line message; `status.json` says the same.
     """
     check(config)
-    with listening() as stop, ExitStack() as held:
+    with listening(passes_on=True) as stop, ExitStack() as held:
         accelerator = make_accelerator(config)
         folder = _agreed_folder(accelerator, config, held, overwrite=overwrite)
         held.enter_context(_status_of(folder, accelerator, stop))

@@ -41,6 +41,7 @@ class StopRequest:
         self._interrupts = False
         self._concluded = False
         self._when = ""
+        self._number: int | None = None
         self._at = 0.0
         self._reminding = threading.Lock()
 
@@ -97,9 +98,14 @@ class StopRequest:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             signal.signal(signal.SIGINT, signal.SIG_DFL)
 
+    def pass_on(self) -> None:
+        """Give a signal that changed nothing here to whoever listens now."""
+        if self._number is not None:
+            signal.raise_signal(self._number)
+
     def _note(self, number: int, frame: FrameType | None) -> None:
         if not self.requested:
-            self.requested, self._at = True, time.monotonic()
+            self.requested, self._number, self._at = True, number, time.monotonic()
             if self.last_resort is None and not _echoes():
                 signal.signal(signal.SIGINT, signal.SIG_DFL)  # ends a process that hangs outside of Python, too
             self._tell(number)
@@ -140,15 +146,22 @@ _current: StopRequest | None = None
 
 
 @contextmanager
-def listening() -> Iterator[StopRequest]:
-    """Listen for SIGTERM and SIGINT for the length of the block; within another such block, that one's request."""
+def listening(*, passes_on: bool = False) -> Iterator[StopRequest]:
+    """Listen for SIGTERM and SIGINT for the length of the block; within another such block, that one's request.
+
+    Args:
+        passes_on: Let the caller's own handlers have a signal that came when the block was being concluded. Without
+            it, the block tells itself whether one came.
+    """
     global _current
     if _current is not None:
         yield _current
         return
-    _current = StopRequest()
+    _current = request = StopRequest()
     try:
-        with _current.installed():
-            yield _current
+        with request.installed():
+            yield request
     finally:
         _current = None
+    if passes_on:
+        request.pass_on()

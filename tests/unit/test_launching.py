@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+from pathlib import Path
+
 import pytest
 
-from tlhub import launching
-from tlhub.errors import UsageError
+from tlhub import cli, launching
+from tlhub.errors import DiskFullError, UsageError
 from tlhub.launching import Ending, _decisive, is_loss_of_another, launch
+from tlhub.options import from_kwargs
 from tlhub.stopping import StopRequest
 
 
@@ -44,5 +48,38 @@ def test_several_processes_need_a_launcher(monkeypatch: pytest.MonkeyPatch) -> N
     launching.require_group(1)
     with pytest.raises(UsageError, match="num_processes is 2, but this script runs in one process"):
         launching.require_group(2)
+    monkeypatch.setenv("WORLD_SIZE", "1")  # as clusters set it
+    with pytest.raises(UsageError, match="num_processes is 2, but this script runs in one process"):
+        launching.require_group(2)
     monkeypatch.setenv("WORLD_SIZE", "2")
     launching.require_group(2)
+
+
+@pytest.mark.parametrize(("size", "expected"), [(None, True), ("1", True), ("2", False)])
+def test_a_command_launches_unless_it_is_in_a_group(size: str | None, expected: bool,
+                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    if size is not None:
+        monkeypatch.setenv("WORLD_SIZE", size)
+    config = from_kwargs("text-classification", model="-", data="-", launch={"num_processes": 2})
+    assert cli._needs_launch(config) == expected
+
+
+def test_a_process_that_cannot_leave_word_says_it_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                         capfd: pytest.CaptureFixture[str]) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def fail() -> Ending:
+        raise DiskFullError("the disk is full")
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("TLHUB_LAUNCH_REPORTS", str(tmp_path))
+    monkeypatch.setattr(launching, "follow_launcher", lambda: None)
+    assert cli.guarded(fail, debug=False) == 1
+    assert capfd.readouterr().err == "", "the launcher says it"
+    assert len(list(tmp_path.iterdir())) == 1
+    monkeypatch.setattr(Path, "write_text", full)
+    assert cli.guarded(fail, debug=False) == 1
+    assert capfd.readouterr().err == "tlhub: [process 1] the disk is full\n"

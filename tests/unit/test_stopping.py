@@ -112,3 +112,31 @@ def test_the_first_process_of_a_group_tells(monkeypatch: pytest.MonkeyPatch, cap
         ask()
     assert stop.requested
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("passes_on", [False, True])
+def test_a_signal_that_comes_too_late_is_the_callers(passes_on: bool) -> None:
+    heard: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
+    try:
+        with listening(passes_on=passes_on) as stop:
+            with stop.interrupting():
+                pass
+            with listening(passes_on=True):  # within another block, that one decides
+                ask()
+            assert stop.requested
+            assert not heard
+        assert heard == [signal.SIGTERM] * passes_on
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_a_signal_that_stopped_the_block_is_not_given_on() -> None:
+    heard: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
+    try:
+        with pytest.raises(KeyboardInterrupt), listening(passes_on=True) as stop, stop.interrupting():
+            ask()
+        assert not heard
+    finally:
+        signal.signal(signal.SIGTERM, before)

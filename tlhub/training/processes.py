@@ -6,10 +6,11 @@ import atexit
 import functools
 import os
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from accelerate.state import AcceleratorState
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from accelerate.utils import ProjectConfiguration, broadcast_object_list
@@ -21,6 +22,9 @@ from tlhub.launching import leave_group
 _Answer = TypeVar("_Answer")
 
 _PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
+_PATIENCE = timedelta(hours=12)
+"""How long processes wait for each other: one prepares data for all, which takes more than NCCL's own ten minutes where
+there are many. Of one that is gone the launcher tells."""
 _SHARDING = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
              "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM", "ACCELERATE_USE_PARALLELISM_CONFIG": "a parallelism_config"}
 """What accelerate's launcher sets in the environment where a process holds only a part of the model."""
@@ -49,7 +53,7 @@ def make_accelerator(config: RunConfig, *, training: bool = True) -> Accelerator
         precision = "no"
     AcceleratorState._reset_state()  # accelerate keeps the precision of a process's first run for all that follow
     # The pooler of a checkpoint may stand idle behind pooled features.
-    kwargs = [DistributedDataParallelKwargs(find_unused_parameters=True)]
+    kwargs = [DistributedDataParallelKwargs(find_unused_parameters=True), InitProcessGroupKwargs(timeout=_PATIENCE)]
     accelerator = Accelerator(cpu=not accelerated, mixed_precision=precision, log_with=trackers or None,
                               project_config=ProjectConfiguration(logging_dir=os.curdir), kwargs_handlers=list(kwargs))
     launched = int(os.environ.get("WORLD_SIZE", "1"))

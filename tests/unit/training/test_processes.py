@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+from datetime import timedelta
+from typing import Any
 
 import pytest
+from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
 
@@ -30,3 +33,17 @@ def test_a_launcher_that_divides_the_model_is_refused(name: str, monkeypatch: py
 
 def test_a_launcher_that_copies_the_model_is_not() -> None:
     assert make_accelerator(RunConfig()).num_processes == 1
+
+
+def test_a_process_that_prepares_data_for_hours_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = []
+
+    def accelerator(**options: Any) -> Accelerator:
+        given.extend(options["kwargs_handlers"])
+        return Accelerator(**options)
+
+    monkeypatch.setattr("tlhub.training.processes.Accelerator", accelerator)
+    make_accelerator(RunConfig())
+    (group,) = (options for options in given if isinstance(options, InitProcessGroupKwargs))
+    assert group.timeout is not None
+    assert group.timeout >= timedelta(hours=6)
