@@ -159,6 +159,10 @@ def typed(values: Mapping[str, Any], where: str = "") -> dict[str, Any]:
     Raises:
         UsageError: A value has the wrong type.
     """
+    for name, value in values.items():
+        owner, leaf = _owner(name)
+        if value is None and "None" not in str(owner.__annotations__.get(leaf, "None")):
+            raise UsageError(_wrong_type(name, value, where))
     read = _read(values, where)
     result: dict[str, Any] = {}
     task_options: dict[str, Any] = {}

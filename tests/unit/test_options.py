@@ -123,6 +123,8 @@ def test_a_task_has_to_be_named():
     ("trian: {epochs: 1}", "'trian' in {path} is not known; did you mean 'train'"),
     ("train: 5", "'train' in {path} is 5, but holds options of its own"),
     ("train: {epochs: [1]}", "'train.epochs' in {path} is [1], but needs a number or null"),
+    ("seed:", "'seed' in {path} is None, but needs a whole number"),
+    ("train: {weight_decay: null, compile: null}", "'train.compile' in {path} is None, but needs true or false"),
     ("model: {5: 3}", "'model.5' in {path} is not known"),
     ("a: [", "'{path}' is not YAML"), ("- x", "'{path}' holds no options"), ("", "'{path}' holds no options")])
 def test_mistakes_of_a_file(recipe, content, message):

@@ -47,6 +47,15 @@ class SoundFacts:
     clipped: bool
 
 
+class _Content(io.BytesIO):
+    """A file's content, in which a decoder that a damaged header misleads can only look where there is something."""
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Go to a place; one before the beginning is the beginning."""
+        start = (0, self.tell(), len(self.getbuffer()))[whence]
+        return super().seek(max(0, start + offset))
+
+
 def open_sound(source: str | Path | bytes) -> tuple[np.ndarray, int]:
     """Decode a sound file; the mean of its channels is taken.
 
@@ -164,7 +173,7 @@ def _opened(source: str | Path | bytes, name: str) -> soundfile.SoundFile:
     if isinstance(source, bytes):
         if not source:
             raise DataError(f"{name} is empty (0 bytes); replace the file")
-        return soundfile.SoundFile(io.BytesIO(source))
+        return soundfile.SoundFile(_Content(source))
     path = Path(source)
     try:
         size = path.stat().st_size

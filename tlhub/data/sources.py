@@ -308,7 +308,7 @@ def _divide(source: Source, data: DataConfig) -> Source:
     if column:
         return _divide_by(source, [str(value or "") for value in table.rows[column]], f"column {column!r}")
     files = data.file_column or next((name for name in FILE_COLUMNS if name in names), None)
-    if source.root is None or files not in names or table.rows.features[files].dtype != "string":
+    if source.root is None or files not in names or getattr(table.rows.features[files], "dtype", "") != "string":
         return source
     first = [PurePosixPath(value or "").parts[:1] for value in table.rows[files]]
     folders = [part[0] if part else "" for part in first]

@@ -29,6 +29,19 @@ def test_every_format_is_decoded_to_the_same_samples(kind, subtype):
         assert np.abs(found - samples)[inner].max() < (0.1 if subtype in LOSSY else 1e-4)
 
 
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
+def test_a_header_that_leads_before_the_content_raises_nothing_within_the_library():
+    content = bytearray(sound(tone(), kind="AIFF"))
+    refused = 0
+    for place in range(4, 60):
+        changed = content[:place] + b"\xff\xff\xff\xf0" + content[place + 4:]
+        try:
+            open_sound(bytes(changed))
+        except DataError:
+            refused += 1
+    assert refused > 10
+
+
 def test_channels_are_averaged():
     left, right = tone(300), tone(700)
     found, _ = open_sound(sound(np.stack([left, right], axis=1), subtype="FLOAT"))
