@@ -24,8 +24,12 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 INDEX = "*.safetensors.index.json"
 ADAPTERS = ("LORA", "ADALORA", "LOHA", "LOKR", "IA3", "RANDLORA", "VERA", "OFT", "BOFT")
 """PEFT's names of the methods that tlhub has."""
-_DESCRIPTION = re.compile(r".*(config|special_tokens|added_tokens|chat_template|index).*\.json|(labels|head)\.json")
-"""Names of the JSON files that libraries read, but for those of a vocabulary, which cannot ask for anything."""
+_DESCRIPTION = re.compile(
+    r"(config|(adapter|audio_tokenizer|feature_extractor|generation|image_processor|preprocessor|processor|tokenizer|"
+    r"video_preprocessor)_config|special_tokens_map|added_tokens|chat_template|labels|head)(\..+)?\.json|"
+    r".+\.index(\..+)?\.json")
+"""Names of the JSON files that libraries read, with their versions, but for those of a vocabulary, which cannot ask for
+anything. Others, such as settings of a trainer, are nobody's concern."""
 _MOST_BYTES = 2**24
 _REPEATED = ((re.compile(r"layer|depth|stage|block_num"), 10**4), (re.compile(r"label|expert|codebook"), 10**6))
 """Names of numbers that something is repeated by, in Python, while a model is described or built, and the most."""
@@ -34,6 +38,8 @@ _LARGEST = {"height": 2**14, "width": 2**14, "input_size": 2**14, "n_fft": 2**16
 """Sizes of what an image processor or a feature extractor makes of one input, or holds for that."""
 _OF_TIMM = ("checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
 """Arguments of `timm.create_model` that make it read other files."""
+_OF_LABELS = ("id2label", "label2id")
+"""Settings whose names are those of labels: a `player` is no layer, however large its number."""
 _WHOLE_NUMBERS = ("I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64", "BOOL")
 
 
@@ -56,8 +62,8 @@ def inspect_checkpoint(folder: Path, name: str) -> None:
     for path in folder.glob(INDEX):
         _check_shards(path, name)
     for path in sorted(folder.glob("*.safetensors")):
-        for tensor, (kind, _) in read_header(path, name).items():
-            if kind in _WHOLE_NUMBERS and tensor.rpartition(".")[2] in ("weight", "bias"):
+        for tensor, (kind, shape) in read_header(path, name).items():
+            if kind in _WHOLE_NUMBERS and _is_parameter(tensor, shape):
                 raise CheckpointError(f"{path.name!r} of {name!r} holds whole numbers ({kind}) as {tensor!r}; take a "
                                       "checkpoint that is not quantised")
 
@@ -85,6 +91,12 @@ def read_header(path: Path, name: str) -> dict[str, tuple[str, tuple[int, ...]]]
                                   "only: convert the checkpoint, or take a revision that has them") from error
         raise CheckpointError(f"{path.name!r} of {name!r} cannot be read ({reason}); it is damaged or incomplete, "
                               "fetch it again") from error
+
+
+def _is_parameter(tensor: str, shape: tuple[int, ...]) -> bool:
+    """Tell by its name; a bias of several dimensions is a mask of attention, as older files of decoders hold it."""
+    last = tensor.rpartition(".")[2]
+    return last == "weight" or (last == "bias" and len(shape) == 1)
 
 
 @dataclass(frozen=True)
@@ -205,13 +217,13 @@ def _check_shards(path: Path, name: str) -> None:
 
 
 def _entries(settings: Any) -> Iterator[tuple[str, Any]]:
-    """Yield every name with its value, also those of settings within settings."""
+    """Yield every name with its value, also those of settings within settings, but for the names of labels."""
     waiting = [settings]
     while waiting:
         value = waiting.pop()
         if isinstance(value, dict):
             yield from value.items()
-            waiting += value.values()
+            waiting += [inner for name, inner in value.items() if name not in _OF_LABELS]
         elif isinstance(value, list):
             waiting += value
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shutil
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -36,6 +37,12 @@ def as_whole_numbers(folder: Path) -> None:
     state = load_file(folder / "model.safetensors")
     name = next(name for name in state if name.endswith("query.weight"))
     save_file({**state, name: state[name].to(torch.int8)}, folder / "model.safetensors")
+
+
+def as_whole_bias(folder: Path) -> None:
+    state = load_file(folder / "model.safetensors")
+    name = next(name for name in state if name.endswith("query.bias"))
+    save_file({**state, name: state[name].to(torch.int64)}, folder / "model.safetensors")
 
 
 def index(**shards: object) -> Callable[[Path], object]:
@@ -79,6 +86,7 @@ CASES: list[tuple[Callable[[Path], object], str]] = [
     (file("model.safetensors", struct.pack("<Q", 50) + b'{"a":{"dtype":"F32","shape":[9],"data_offsets":[0,4]}}'),
      "cannot be read"),
     (as_whole_numbers, r"holds whole numbers \(I8\) as '.*query.weight'"),
+    (as_whole_bias, r"holds whole numbers \(I64\) as '.*query.bias'"),
     (index(a="../elsewhere.safetensors"), "names '../elsewhere.safetensors', which is no safetensors file beside it"),
     (index(a="/etc/passwd"), "'/etc/passwd'"),
     (index(a="pytorch_model-1.bin"), "'pytorch_model-1.bin'"),
@@ -94,7 +102,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_number_of_cases() -> None:
-    assert len(CASES) == 40
+    assert len(CASES) == 41
 
 
 @pytest.mark.parametrize(("change", "words"), CASES, ids=range(len(CASES)))
@@ -119,6 +127,36 @@ def test_every_tiny_checkpoint_is_let_through(tmp_path: Path) -> None:
     assert len(kinds) == 14
 
 
+def masks(folder: Path) -> None:
+    """What GPT-NeoX, GPT-Neo and GPT-2 were saved with: the causal mask as a buffer named `bias`."""
+    state = load_file(folder / "model.safetensors")
+    held = {f"layers.{number}.attention.bias": torch.ones(1, 1, 4, 4, dtype=kind)
+            for number, kind in enumerate((torch.uint8, torch.bool))}
+    save_file({**state, **held, "position_ids": torch.arange(4)}, folder / "model.safetensors")
+
+
+LARGE = {"tennis player": 20_000, "width": 21_000, "label": 2 * 10**6, "stage": 10**7}
+USUAL: dict[str, Callable[[Path], object]] = {
+    "labels whose names are those of sizes": settings(
+        id2label={str(number): name for name, number in LARGE.items()}, label2id=LARGE),
+    "the same within": settings(text_config={"label2id": LARGE}),
+    "masks of attention": masks,
+    "settings of a trainer": file("ds_config.json", {"zero_optimization": {"stage3_max_live_parameters": 1e9}}),
+    "a list beside them": file("class_index.json", ["a", "b"]),
+    "figures beside them": file("train_config.json", '{"loss": NaN}'),
+    "infinity": settings(time_step_limit=[0.0, float("inf")]),
+    "pickles beside safetensors": file("training_args.bin", pickle.dumps([1])),
+    "no code": settings(auto_map={}),
+}
+
+
+@pytest.mark.parametrize("name", USUAL)
+def test_what_checkpoints_hold_is_let_through(whole: Path, tmp_path: Path, name: str) -> None:
+    shutil.copytree(whole, tmp_path / "copy")
+    USUAL[name](tmp_path / "copy")
+    inspect_checkpoint(tmp_path / "copy", "some")
+
+
 def test_numbers_are_counted_without_being_read(whole: Path) -> None:
     state = load_file(whole / "model.safetensors")
     assert brought_by(whole.glob("*.safetensors"), "some") == Brought(
@@ -129,7 +167,8 @@ def test_numbers_are_counted_without_being_read(whole: Path) -> None:
 def test_a_model_that_outgrows_its_files_is_not_built() -> None:
     with bounded("some", Brought(1, 10)):
         torch.nn.Linear(4, 5)
-    with torch.device("meta"), pytest.raises(CheckpointError, match="many times as many"), bounded("some", Brought(1, 10)):
+    with torch.device("meta"), pytest.raises(CheckpointError, match="many times as many"), \
+            bounded("some", Brought(1, 10)):
         torch.nn.Embedding(10**12, 16)
     with torch.device("meta"), pytest.raises(CheckpointError, match="GiB, which is what this machine has"), \
             bounded("some", None):
