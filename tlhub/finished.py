@@ -84,13 +84,15 @@ class Run:
             CheckpointError: It cannot be read.
         """
         try:
-            content: dict[str, Any] = json.loads((self.folder / "metrics.json").read_text(encoding="utf-8"))
-            if not isinstance(content, dict):
-                raise ValueError("no values by name")
+            content = json.loads((self.folder / "metrics.json").read_text(encoding="utf-8"))
+            wrong = None if isinstance(content, dict) else "no values by name"
         except (OSError, ValueError, RecursionError) as error:
-            raise CheckpointError(f"the metrics.json of {str(self.folder)!r} is not what a run wrote ({error}); put it "
-                                  "back, or make the run again") from error
-        return content
+            content, wrong = {}, str(error)
+        if wrong is not None:
+            raise CheckpointError(f"the metrics.json of {str(self.folder)!r} is not what a run wrote ({wrong}); put it "
+                                  "back, or make the run again")
+        values: dict[str, Any] = content
+        return values
 
     @property
     def target(self) -> Target:

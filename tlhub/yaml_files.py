@@ -56,8 +56,7 @@ def parse(text: str) -> Any:
             node = loader.get_single_node()
             if node is None:
                 return None
-            if _size(node, {}) > _MOST_VALUES:
-                raise _RefusedError(f"holds anchors that stand for more than {_MOST_VALUES} values")
+            _check_size(node)
             return loader.construct_document(node)
         finally:
             loader.dispose()
@@ -79,6 +78,11 @@ def _check_depth(text: str) -> None:
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > _DEEPEST:
             raise _RefusedError(f"has lists or mappings more than {_DEEPEST} deep")
+
+
+def _check_size(node: Any) -> None:
+    if _size(node, {}) > _MOST_VALUES:
+        raise _RefusedError(f"holds anchors that stand for more than {_MOST_VALUES} values")
 
 
 def _size(node: Any, known: dict[int, int]) -> int:

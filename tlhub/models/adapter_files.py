@@ -112,8 +112,9 @@ def read_labels(folder: Path) -> Labels:
     with damage(f"the {LABELS} of {name!r} cannot be used", "make the run again"):
         values = read_description(folder / LABELS, name)
         labels = Labels(**{**values, "label_names": tuple(map(str, values["label_names"]))})
-        if not all(isinstance(text, str) for text in (labels.base, labels.base_weight_hash, labels.auto_model)):
-            raise TypeError("what finds the base again is no text")
+    if not all(isinstance(text, str) for text in (labels.base, labels.base_weight_hash, labels.auto_model)):
+        raise CheckpointError(f"the {LABELS} of {name!r} cannot be used (what finds the base again is no text); make "
+                              "the run again")
     return labels
 
 
