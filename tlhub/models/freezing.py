@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -205,17 +206,36 @@ def _vanishes(parameter: torch.Tensor, step: float | None) -> bool:
 
 
 def _sums(model: nn.Module) -> dict[str, int]:
-    """Return for each parameter and buffer the sum of its bytes' words: exact, and the same in any order."""
+    """Return for each parameter and buffer a sum over its bytes' words: exact, and the same in any order.
+
+    Each place counts by a factor of its own, since what moves one element up often moves another down by as much, as
+    the two biases of a classifier of two classes.
+    """
     tensors = [*model.named_parameters(), *model.named_buffers()]
     with torch.no_grad():
-        sums = [_words(tensor.detach()).sum(dtype=torch.int64) for _, tensor in tensors]
+        sums = [_weighted(_words(tensor.detach())) for _, tensor in tensors]
     return {name: int(value) for (name, _), value in zip(tensors, sums, strict=True)}
+
+
+def _weighted(words: torch.Tensor) -> torch.Tensor:
+    """Return the weighted sum of words modulo 2**64, shape (), in parts that take little memory."""
+    factors = _factors(words.device)
+    total = torch.zeros((), dtype=torch.int64, device=words.device)
+    for number, part in enumerate(torch.split(words, len(factors))):
+        total += (part * factors[:len(part)]).sum() * (2 * number + 1)
+    return total
+
+
+@functools.lru_cache(maxsize=8)
+def _factors(device: torch.device) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(-2**63, 2**63 - 1, (2**18,), generator=generator).to(device)
 
 
 def _words(tensor: torch.Tensor) -> torch.Tensor:
     words = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
     real = torch.view_as_real(tensor) if tensor.is_complex() else tensor
-    return real.contiguous().view(words[real.element_size()])
+    return real.contiguous().view(words[real.element_size()]).reshape(-1)
 
 
 def _listed(names: list[str]) -> str:

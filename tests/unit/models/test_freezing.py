@@ -129,3 +129,34 @@ def test_tensors_without_gradient_are_told() -> None:
     idle = audit.check(model)
     assert {"classifier.weight", "bert.pooler.dense.bias"} <= set(idle)
     assert "bert.embeddings.word_embeddings.weight" not in idle
+
+
+def test_moves_that_cancel_each_other_are_seen() -> None:
+    seen = 0
+    for seed in range(50):  # two classes: one bias goes up by what the other goes down
+        torch.manual_seed(seed)
+        model, labels = nn.Linear(64, 2), torch.arange(16) % 2
+        optimizer = torch.optim.AdamW(model.parameters(), lr=5e-4, weight_decay=0.0)
+        audit = TrainabilityAudit(model)
+        for _ in range(3):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(torch.randn(16, 64)), labels).backward()
+            audit.observe(model)
+            optimizer.step()
+        audit.check(model, dict.fromkeys(("weight", "bias"), 5e-4))
+        seen += 1
+    assert seen == 50
+
+
+def test_moves_in_large_frozen_tensors_are_seen() -> None:
+    table = nn.Embedding(2**18 + 9, 2)
+    with torch.no_grad():
+        table.weight.fill_(1.0)
+    table.requires_grad_(False)
+    audit = TrainabilityAudit(table)
+    audit.check(table)
+    with torch.no_grad():  # one step of rounding up, and one down
+        table.weight[3, 1] += 2**-23
+        table.weight[-1, 0] -= 2**-24
+    with pytest.raises(TlhubError, match="training moved 'weight', declared frozen"):
+        audit.check(table)
