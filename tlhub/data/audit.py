@@ -117,6 +117,7 @@ class FileAuditor:
     decoder: Decoder
     _files: dict[str, list[Any]] = field(default_factory=dict)
     _outcomes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    _learned: bool = False
 
     def __post_init__(self) -> None:
         """Read what earlier runs found."""
@@ -138,16 +139,16 @@ class FileAuditor:
             inputs: Paths, or contents.
             lost: Paths that are known to be unusable whatever is remembered, with the reason.
         """
-        known = len(self._files) + len(self._outcomes)
         with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
             warnings.simplefilter("ignore")  # decoders warn about odd metadata, and about sizes that are refused here
             results = list(pool.map(self._look, inputs))
         if lost:
             results = [(digest, {"reason": lost[str(source)]} if source in lost else outcome)
                        for source, (digest, outcome) in zip(inputs, results, strict=True)]
-        if len(self._files) + len(self._outcomes) > known:
+        if self._learned:
             content = {"decoder": self._version, "files": self._files, "outcomes": self._outcomes}
             write_atomically(self.memory, json.dumps(content).encode())
+            self._learned = False
         return Checked([digest for digest, _ in results], [outcome.get("reason") for _, outcome in results],
                        [{name: value for name, value in outcome.items() if name != "reason"} for _, outcome in results])
 
@@ -173,12 +174,13 @@ class FileAuditor:
         except OSError as error:
             return _digest(source.encode()), {"reason": f"cannot be read ({error.strerror})"}
         digest, outcome = self._decode(content)
-        self._files[source] = [*seen, digest]
+        self._files[source], self._learned = [*seen, digest], True
         return digest, outcome
 
     def _decode(self, content: bytes) -> tuple[str, dict[str, Any]]:
         digest = _digest(content)
         if digest not in self._outcomes:
+            self._learned = True
             try:
                 self._outcomes[digest] = self.decoder.look(content)
             except DataError as error:

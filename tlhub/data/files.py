@@ -246,4 +246,6 @@ def check_inside(root: Path, path: Path, given: str | None = None) -> None:
     except ValueError:
         inside = False
     if not inside:
-        raise DataError(f"file {given or str(path)!r} leads out of the data folder '{root}'; keep every file inside it")
+        linked = given is None and path.is_symlink()
+        advice = "bring in what the link leads to (cp -rL copies that)" if linked else "keep every file inside it"
+        raise DataError(f"file {given or str(path)!r} leads out of the data folder '{root}'; {advice}")

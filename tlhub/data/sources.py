@@ -277,7 +277,7 @@ def _from_inner(root: Path, data: DataConfig, modality: str) -> Source:
     """Go down into the only folder there is, as unpacked archives have it."""
     folders = visible_folders(root)
     if len(folders) == 1 and split_name(folders[0].name) is None and folders[0].resolve().is_relative_to(root):
-        source = _from_folder(folders[0], data, modality)
+        source = _from_folder(folders[0].resolve(), data, modality)
         return replace(source, notes=(f"the data lies in the folder '{folders[0].name}'", *source.notes))
     found = ", ".join(sorted(entry.name for entry in root.iterdir())[:8]) or "nothing"
     beside = ", metadata.csv beside them" if modality in FILE_MODALITIES else ""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
-import os
 import re
 import stat
 from collections.abc import Iterator, Sequence
@@ -15,6 +14,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+import psutil
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
@@ -22,8 +22,6 @@ import pyarrow.parquet
 from tlhub.errors import DataError, is_disk_full
 
 TABLE_ENDINGS = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
-_ALWAYS_READ = 2**30
-"""Size up to which files are read without asking for the memory that is free, which leaves out what can be freed."""
 _MOST_DELIMITED = 2**31 - 2
 """Bytes that the parser of csv files takes as one block."""
 _LONGEST_HEADER = 2**20
@@ -132,10 +130,10 @@ def read_bytes(path: Path) -> bytes:
         DataError: It cannot be read, is no file, or is larger than the memory that is free.
     """
     try:
-        facts, free = path.stat(), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+        facts, free = path.stat(), psutil.virtual_memory().available
         if not stat.S_ISREG(facts.st_mode):
             raise DataError(f"'{path}' is no file; give one")
-        if facts.st_size > max(free, _ALWAYS_READ):
+        if facts.st_size > free:
             raise DataError(f"'{path}' is {facts.st_size / 2**30:.1f} GiB large, and {free / 2**30:.1f} GiB of memory "
                             "are free; divide it, or write it as parquet")
         return path.read_bytes()

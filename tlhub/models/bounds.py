@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import psutil
 from torch.nn.modules.module import (
     register_module_buffer_registration_hook,
     register_module_module_registration_hook,
@@ -37,7 +37,7 @@ def bounded(name: str, brought: Brought | None) -> Iterator[None]:
     Raises:
         CheckpointError: It does.
     """
-    fits = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // _BYTES
+    fits = psutil.virtual_memory().total // _BYTES
     most_modules = _MODULES_A_TENSOR * brought.tensors + _MODULES_BESIDE if brought else _MOST_MODULES
     sizes: dict[tuple[int, str], int] = {}  # by place, since weights take the place of empty ones there
     total = modules = 0

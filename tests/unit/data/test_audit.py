@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tlhub.data.audit import Decoder, FileAuditor
 
 
@@ -43,3 +45,21 @@ def test_content_that_came_with_the_old_size_and_time_is_looked_at(tmp_path: Pat
     other.replace(path)
     auditor(tmp_path / "memory.json", seen).check([str(path)])
     assert seen == [b"one", b"two", b"six"]
+
+
+def test_a_file_that_is_touched_is_read_once_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, memory, seen = tmp_path / "file", tmp_path / "memory.json", list[bytes]()
+    file.write_bytes(b"some")
+    auditor(memory, seen).check([str(file)])
+    os.utime(file, ns=(5, 5))
+    reads: list[Path] = []
+    original = Path.read_bytes
+
+    def read(path: Path) -> bytes:
+        reads.append(path)
+        return original(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read)
+    for _ in range(3):
+        auditor(memory, seen).check([str(file)])
+    assert (seen, reads) == ([b"some"], [file])

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import json
 import os
+from types import SimpleNamespace
 
 import datasets
 import pytest
 
 from tests.data_files import csv_rows, png, write, write_images
+from tlhub.data import tables
 from tlhub.data.prepare import prepare
 from tlhub.data.sources import list_files, read_lines, read_source
 from tlhub.errors import DataError, UsageError
@@ -203,8 +205,24 @@ def test_links_out_of_class_folders(tmp_path, config):
     (tmp_path / "d" / "x" / "loop").symlink_to(tmp_path / "d" / "x")
     assert found(read_source(config(tmp_path / "d"), "image")) == {"all": 2}
     (tmp_path / "d" / "x" / "link.png").symlink_to(tmp_path / "secret.png")
-    with pytest.raises(DataError, match="leads out"):
+    with pytest.raises(DataError, match=r"leads out .* \(cp -rL copies that\)"):
         read_source(config(tmp_path / "d"), "image")
+
+
+def test_a_link_to_the_one_folder_that_holds_everything(tmp_path, config):
+    write_images(tmp_path / "d" / ".version-1" / "train", {"x": 1, "y": 1})
+    (tmp_path / "d" / "current").symlink_to(".version-1")
+    assert found(read_source(config(tmp_path / "d"), "image")) == {"train": 2}
+
+
+def test_a_table_is_read_where_memory_can_be_freed_for_it(tmp_path, config, monkeypatch):
+    write(tmp_path / "t.csv", csv_rows(20))
+    memory = SimpleNamespace(total=10**6, available=10**5, free=0)
+    monkeypatch.setattr(tables.psutil, "virtual_memory", lambda: memory)
+    assert found(read_source(config(tmp_path / "t.csv"), "text")) == {"all": 20}
+    memory.available = 10
+    with pytest.raises(DataError, match="GiB of memory are free; divide it"):
+        read_source(config(tmp_path / "t.csv"), "text")
 
 
 def test_source_that_does_not_exist(tmp_path, config):
