@@ -51,11 +51,13 @@ def keep_record(folder: RunFolder, given: RunConfig, config: RunConfig, data: Pr
                          "changed, name another folder with --out, or pass --overwrite")
     if before.get("versions"):
         _warn(before, record, accelerator)
-    if isinstance(before.get("threads"), int) and before["threads"] > 0:
+    same_group = before.get("processes", accelerator.num_processes) == accelerator.num_processes
+    if same_group and isinstance(before.get("threads"), int) and before["threads"] > 0:
         torch.set_num_threads(before["threads"])  # sums of floating-point numbers depend on it
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        folder.write_config(effective(config), {**record, "threads": torch.get_num_threads()})
+        folder.write_config(effective(config), {**record, "threads": torch.get_num_threads(),
+                                                 "processes": accelerator.num_processes})
 
 
 def _describe(given: RunConfig, config: RunConfig, data: PreparedData, checkpoint: Checkpoint,

@@ -62,7 +62,8 @@ class CheckpointStore:
                tensors: Mapping[str, Mapping[str, torch.Tensor]]) -> None:
         def write() -> None:
             snapshot = Snapshot({"model": self._weights(), **tensors},
-                                {**progress.state(), "threads": torch.get_num_threads(), **state})
+                                {**progress.state(), "threads": torch.get_num_threads(),
+                                 "processes": job.accelerator.num_processes, **state})
             written = checkpointing.save(self.folder, f"{_KIND}-{progress.step:09d}{suffix}", snapshot)
             checkpointing.rotate(self.folder, _KIND, written, self.keep)
 
@@ -101,7 +102,8 @@ class CheckpointStore:
         load_state_tensors(job.optimizer, moments)
         if job.accelerator.scaler is not None and snapshot.state.get("scaler"):
             job.accelerator.scaler.load_state_dict(snapshot.state["scaler"])
-        torch.set_num_threads(threads)  # sums of floating-point numbers depend on it
+        if snapshot.state.get("processes") == job.accelerator.num_processes:  # others share the cores differently
+            torch.set_num_threads(threads)  # sums of floating-point numbers depend on it
         return progress
 
     def _newest(self) -> str | None:

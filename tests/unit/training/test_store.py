@@ -112,3 +112,19 @@ def test_what_was_being_written_is_removed_at_the_next_start(tmp_path: Path) -> 
     again = make_job(max_steps=3)
     assert CheckpointStore(tmp_path, again.model).resume(again).step == 3
     assert [path.name for path in tmp_path.iterdir()] == [NAME]
+
+
+@pytest.mark.parametrize("processes", [1, 4])
+def test_threads_are_those_of_the_beginning_where_as_many_processes_share_the_cores(
+        tmp_path: Path, processes: int) -> None:
+    job, progress, store = trained(tmp_path)
+    before = torch.get_num_threads()
+    torch.set_num_threads(before + 1)
+    try:
+        store.save(job, progress)
+        change(tmp_path, "state", lambda state: state.update(processes=processes))
+        torch.set_num_threads(before)
+        store.resume(job)
+        assert torch.get_num_threads() == (before + 1 if processes == 1 else before)
+    finally:
+        torch.set_num_threads(before)
