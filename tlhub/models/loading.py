@@ -13,7 +13,7 @@ from torch import nn
 from transformers import PreTrainedConfig
 
 from tlhub.config import REGRESSION, SINGLE_LABEL
-from tlhub.errors import CheckpointError, TlhubError, is_disk_full
+from tlhub.errors import CheckpointError, TlhubError, is_disk_full, is_out_of_memory
 from tlhub.models.origin import Origin
 from tlhub.models.timm_models import TIMM, plain_settings, unknown_name
 
@@ -38,6 +38,8 @@ def damage(what: str, advice: str) -> Iterator[None]:
         # which are no Exception.
         if is_disk_full(error) or not (isinstance(error, Exception) or type(error).__name__ == "PanicException"):
             raise
+        if is_out_of_memory(error):
+            advice = "memory does not suffice for it: free some, or take a smaller checkpoint"
         raise CheckpointError(f"{what} ({first_line(error)}); {advice}") from error
 
 

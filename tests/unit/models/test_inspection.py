@@ -18,6 +18,7 @@ from tests import tiny
 from tlhub.errors import CheckpointError
 from tlhub.models.bounds import bounded
 from tlhub.models.inspection import Brought, brought_by, inspect_checkpoint, read_header
+from tlhub.models.loading import damage
 
 
 def settings(**changes: object) -> Callable[[Path], object]:
@@ -162,6 +163,15 @@ def test_numbers_are_counted_without_being_read(whole: Path) -> None:
     assert brought_by(whole.glob("*.safetensors"), "some") == Brought(
         len(state), sum(tensor.numel() for tensor in state.values()))
     assert read_header(whole / "model.safetensors", "some").keys() == state.keys()
+
+
+@pytest.mark.parametrize(("error", "advice"), [
+    (MemoryError(), "memory does not suffice"), (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "memory"),
+    (KeyError("x"), "fetch it again")])
+def test_a_library_that_lacks_memory_is_no_sign_of_damage(error: Exception, advice: str) -> None:
+    with pytest.raises(CheckpointError, match=rf"'some' cannot be read .*; {advice}"), \
+            damage("'some' cannot be read", "fetch it again"):
+        raise error
 
 
 def test_a_model_that_outgrows_its_files_is_not_built() -> None:
