@@ -93,6 +93,11 @@ def is_out_of_memory(error: BaseException) -> bool:
                                               and any(word in str(error) for word in words))
 
 
+def is_panic(error: BaseException) -> bool:
+    """Tell whether a library that is written in Rust has given up; what it raises then is no `Exception`."""
+    return type(error).__name__ == "PanicException"
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
     """Words that name the valid choices closest to `name`, for the end of an error message.
 

@@ -32,7 +32,7 @@ PREDICT = "predict {} hello"
 EVALUATE = "evaluate {} --data texts"
 GO_ON = ("finetune text-classification --model bert --data texts --strategy full --max_steps 2 --batch_size 4 "
          "--train.checkpoint_every 1 --evaluate.resamples 2 --out {}")
-CASES_OF_CHECKPOINTS = 166
+CASES_OF_CHECKPOINTS = 167
 
 
 def copied(kind: str, *changes: Callable[[Path], object]) -> Make:
@@ -263,6 +263,9 @@ TOKENIZERS = [
          copied("bert", tokenizer(lambda t: t["model"].update(vocab={"a": -1})))),
     Case("tokenizer-pattern", TEXT, 4, "AutoTokenizer", copied("bert", tokenizer(lambda t: t.update(normalizer={
         "type": "Replace", "pattern": {"Regex": "(" * 5000}, "content": "x"})))),
+    Case("tokenizer-endless", TEXT, 4, "cannot encode the texts", copied("bert", tokenizer(lambda t: t.update(
+        pre_tokenizer={"type": "Split", "pattern": {"Regex": "([a-z ]+)+$"}, "behavior": "Isolated",
+                       "invert": False})))),
     Case("tokenizer-class", TEXT, 4, "AutoTokenizer", copied("bert", edit("tokenizer_config.json",
                                                                           tokenizer_class="os.system"),
                                                              lambda folder: (folder / "tokenizer.json").unlink())),

@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from tlhub.data.encoding import encode
 from tlhub.errors import DataError
 
 _WORDS = 8
@@ -32,7 +33,7 @@ def prompt_tokens(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> list[in
         text = prompt
     else:
         begin, text = [], _written(prompt, tokenizer)
-    tokens = [*begin, *tokenizer(text, add_special_tokens=False)["input_ids"]]
+    tokens = [*begin, *encode(tokenizer, text, add_special_tokens=False)["input_ids"]]
     if not tokens:
         raise DataError(f"the prompt {text[:40]!r} has no tokens, and the tokenizer has none for the beginning of a "
                         "text; give some text")

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from tlhub.data.encoding import encode
 from tlhub.data.prepare import Examples
 from tlhub.data.sources import read_lines
 from tlhub.data.tensors import to_device
@@ -137,8 +138,8 @@ def _tokenise(texts: Sequence[str] | Sequence[tuple[str, str]], tokenizer: PreTr
     for start in range(0, len(texts), _CHUNK):
         chunk = texts[start:start + _CHUNK]
         columns = zip(*chunk, strict=True) if isinstance(chunk[0], tuple) else (chunk,)
-        encoded = tokenizer(*map(list, columns), truncation=limit is not None, max_length=limit, padding=False,
-                            return_attention_mask=False)
+        encoded = encode(tokenizer, *map(list, columns), truncation=limit is not None, max_length=limit, padding=False,
+                         return_attention_mask=False)
         lengths += [len(row) for row in encoded["input_ids"]]
         for name in ("input_ids", "token_type_ids"):
             if name in encoded:

@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from tlhub.config import DataConfig
 from tlhub.data.cache import ArrayCache, cache_root
+from tlhub.data.encoding import encode
 from tlhub.data.scripts import Script, make_scripts
 from tlhub.data.tables import quiet
 
@@ -189,8 +190,8 @@ class _Encoder:
     def _pieces(self, texts: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
         """Return the tokens of each text, and the character that each of them ends before, ascending."""
         fast = self._tokenizer.is_fast
-        encoded = self._tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False,
-                                  return_token_type_ids=False, return_offsets_mapping=fast, verbose=False)
+        encoded = encode(self._tokenizer, list(texts), add_special_tokens=False, return_attention_mask=False,
+                         return_token_type_ids=False, return_offsets_mapping=fast, verbose=False)
         pieces = []
         for number, (text, row) in enumerate(zip(texts, encoded["input_ids"], strict=True)):
             if fast:

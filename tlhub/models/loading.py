@@ -13,7 +13,7 @@ from torch import nn
 from transformers import PreTrainedConfig
 
 from tlhub.config import REGRESSION, SINGLE_LABEL
-from tlhub.errors import CheckpointError, TlhubError, is_disk_full, is_out_of_memory
+from tlhub.errors import CheckpointError, TlhubError, is_disk_full, is_out_of_memory, is_panic
 from tlhub.models.origin import Origin
 from tlhub.models.timm_models import TIMM, plain_settings, unknown_name
 
@@ -36,7 +36,7 @@ def damage(what: str, advice: str) -> Iterator[None]:
     except BaseException as error:
         # Of every kind: attributes that are not there, numbers too large; and panics of libraries written in Rust,
         # which are no Exception.
-        if is_disk_full(error) or not (isinstance(error, Exception) or type(error).__name__ == "PanicException"):
+        if is_disk_full(error) or not (isinstance(error, Exception) or is_panic(error)):
             raise
         if is_out_of_memory(error):
             advice = "memory does not suffice for it: free some, or take a smaller checkpoint"
