@@ -71,7 +71,7 @@ def proven(made: Path, folder: Path, task: str, kind: str, data: str, options: s
         assert cli.main([*words, *options.split()]) == code
     found: dict[str, Any] = json.loads((folder / "proofs" / "proof.json").read_text())
     assert [proof["name"] for proof in found["proofs"]] == list(PROOFS)
-    assert (folder / "proofs" / "runs").exists() == (code == 1)
+    assert (folder / "proofs" / "proof-runs").exists() == (code == 1)
     return found
 
 

@@ -26,7 +26,8 @@ from tlhub.proving.trials import BATCH, COMPARED, STEPS, Subject, Trial, carry_o
 logger = logging.getLogger(__name__)
 
 RESULT = "proof.json"
-_RUNS = "runs"
+_RUNS = "proof-runs"
+"""Emptied before new ones: not the name of a folder in which somebody has runs."""
 
 
 @dataclass(frozen=True)

@@ -28,11 +28,15 @@ def made(tmp_path):
     ("--data texts --model bert --epoch 3", 2, "'--epoch' is not known to 'tlhub prove'"),
     ("--data texts --model bert --out texts", 2, "'texts' is not empty and holds more than proofs"),
     ("--data texts --model bert --out texts/train.csv", 2, "is a file"),
+    ("--data texts --model bert --out of_mine", 2, "'of_mine' is not empty and holds more than proofs"),
     ("--data none --model bert", 3, "none"),
     ("--data texts --model none", 4, "none"),
 ])
 def test_a_user_s_mistake_is_no_failed_proof(made, capsys, words, code, told):
+    mine = Path("of_mine/runs/text-classification-1")  # where `tlhub finetune` puts runs
+    mine.mkdir(parents=True)
     assert told in said(f"prove text-classification {words}", code, capsys)
+    assert mine.exists()
 
 
 def test_the_folder_that_a_file_names_is_the_run_s(made, monkeypatch):
@@ -69,15 +73,15 @@ def test_folders_are_numbered_and_results_written(made, monkeypatch):
     outcomes.append(FAILS)
     second = prove.prove(config)
     assert (second.folder, second.failed) == (Path("proofs/text-classification-2"), ("tensors",))
-    assert (second.folder / "runs" / "whole").exists()
+    assert (second.folder / "proof-runs" / "whole").exists()
     named = options.from_kwargs("text-classification", model="bert", data="texts", out=str(second.folder))
     with pytest.raises(UsageError, match="holds proofs; name another folder, or pass --overwrite"):
         prove.prove(named)
     outcomes.append(HOLDS)
     assert prove.prove(named, overwrite=True).failed == ()
-    assert not (second.folder / "runs").exists()
+    assert not (second.folder / "proof-runs").exists()
     (second.folder / "proof.json").unlink()
-    (second.folder / "runs").mkdir()
+    (second.folder / "proof-runs").mkdir()
     assert prove.prove(named).failed == ()
     foreign = options.from_kwargs("text-classification", model="bert", data="texts", out="texts")
     with pytest.raises(UsageError, match="'texts' is not empty and holds more than proofs"):
