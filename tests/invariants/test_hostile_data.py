@@ -24,7 +24,7 @@ PICTURES = "data check image-classification --data.max_bad_fraction 0 --data {}"
 SOUNDS = "data check audio-classification --data.max_bad_fraction 0 --data {}"
 TEXTS = "data check text-classification --data {}"
 CORPUS = "data check text-generation --data {}"
-CASES_OF_DATA = 148
+CASES_OF_DATA = 150
 
 
 def parquet(**changes: object) -> bytes:
@@ -61,6 +61,11 @@ def labelled(name: str) -> hostile.Make:
             write(folder / name / f"{number}.png", png(200 + number))
 
     return make
+
+
+def texts_in_classes(folder: Path) -> None:
+    for number in range(24):
+        write(folder / "ab"[number % 2] / f"{number}.txt", f"text number {number}")
 
 
 def chat(*messages: object) -> hostile.Make:
@@ -151,6 +156,8 @@ PATHS = [
 LINKS = [
     Case("link-file", PICTURES, 3, "leads out", linked("OUT/secret.png", "a/l.png")),
     Case("link-class", PICTURES, 3, "leads out", linked("OUT", "c")),
+    Case("link-class-of-texts", TEXTS, 3, "leads out", linked("OUT", "c", texts_in_classes)),
+    Case("link-text", TEXTS, 3, "leads out", linked("OUT/secret.txt", "a/l.txt", texts_in_classes)),
     Case("link-inner", PICTURES, 3, "leads out", linked("OUT", "a/inner")),
     Case("link-split", PICTURES, 3, "leads out",
          linked("OUT", "train", lambda folder: hostile.pictures(folder / "test"))),
