@@ -1,10 +1,11 @@
 """What is fuzzed: readers of files that others wrote, each as a function of a file's content.
 
-A reader may refuse a content by an error of tlhub's, in one line; anything else is a fault.
+A reader may refuse a content by an error of tlhub's; anything else is a fault.
 """
 
 from __future__ import annotations
 
+import atexit
 import functools
 import io
 import json
@@ -49,8 +50,7 @@ def place() -> Path:
     """Return the folder in which contents are laid out; in memory where the system has such a place."""
     memory = Path("/dev/shm")
     folder = Path(tempfile.mkdtemp(prefix="tlhub-fuzz-", dir=memory if memory.is_dir() else None))
-    logging.getLogger("tlhub").setLevel(logging.CRITICAL)
-    warnings.simplefilter("ignore")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
 
 
@@ -211,16 +211,19 @@ TARGETS: dict[str, tuple[Target, Callable[[], list[bytes]]]] = {
 
 def judge(name: str, content: bytes) -> str:
     """Give a content to a reader, and return the fault that it shows; nothing where there is none."""
+    logging.disable(logging.CRITICAL)
     try:
-        TARGETS[name][0](content)
-    except TlhubError as error:
-        return f"several lines: {error!r}" if "\n" in str(error).strip() and "\n" not in repr(error)[-1:] else ""
-    except SystemExit:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            TARGETS[name][0](content)
+    except (TlhubError, SystemExit):
         return ""
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt):
             raise
         return f"{type(error).__name__}: {error}"
+    finally:
+        logging.disable(logging.NOTSET)
     return ""
 
 
