@@ -59,7 +59,7 @@ def holder(path: Path) -> str:
 
 def _taken(path: Path) -> int | None:
     """Return the open file of the lock once this process has it, otherwise None."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if os.fstat(handle).st_nlink:

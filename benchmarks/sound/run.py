@@ -3,10 +3,10 @@ r"""Transfer of a small speech checkpoint, at 16 recordings a class: spoken digi
     python benchmarks/checkpoints/run.py audio --data FOLDER --out checkpoints/audio
     python benchmarks/sound/run.py --model checkpoints/audio --data FOLDER --runs runs
 
-The checkpoint has heard 36 words of Speech Commands, the digits (some twenty recordings of each) among them, by other
+The checkpoint has heard 35 words of Speech Commands, the digits (some twenty recordings of each) among them, by other
 people. Settings are tlhub's defaults for each strategy; `scratch` is the same architecture from fresh weights. Digits
 are those of `spoken_digits`; the wake word is "computer" of `wakewords`, against "alexa", "smart mirror" and "view
-glass". Speakers are never on two sides, by `--data.group_column`; those of the test split are unheard. Three seeds:
+glass". Speakers are never on two sides, by `--data.group_column`; those of the test split are unheard. Two seeds:
 they draw the recordings, the validation speakers and all else. A run that is finished is read, not repeated. The test
 split is scored once, by the run itself.
 """
@@ -24,13 +24,13 @@ import tlhub
 from tlhub.environment import versions
 
 ROWS: dict[str, dict[str, Any]] = {
-    "scratch": {"strategy": "scratch"}, "scratch_30_epochs": {"strategy": "scratch", "epochs": 30},
-    "linear_probe": {"strategy": "linear_probe"}, "lora": {"strategy": "lora"}, "full": {"strategy": "full"}}
-"""The defaults are 100 epochs for fresh weights and 30 for pretrained ones; the second row has the latter's budget."""
-SEEDS = (0, 1, 2)
+    "linear_probe": {"strategy": "linear_probe"}, "full": {"strategy": "full"}, "lora": {"strategy": "lora"},
+    "scratch": {"strategy": "scratch"}}
+"""With tlhub's defaults: 100 epochs for fresh weights, 30 for pretrained ones."""
+SEEDS = (0, 1)
 A_CLASS = 16
 TASKS: dict[str, dict[str, Any]] = {
-    "spoken_digits": {"task": "audio-classification", "classes": 10, "group": "speaker"},
+    "spoken_digits": {"task": "audio-classification", "classes": 10, "group": "speaker", "evaluate_every": 50},
     "wakewords": {"task": "wake-word", "classes": 4, "group": "pseudo_speaker", "keyword": ["computer"]},
 }
 
@@ -41,6 +41,9 @@ def one(name: str, row: str, seed: int, model: Path, data: Path, runs: Path) -> 
     settings = TASKS[name]
     if not (out / "metrics.json").exists():
         options = {"keyword": settings["keyword"]} if "keyword" in settings else {}
+        # The validation split of the digits is three times as large as what is trained on.
+        if "evaluate_every" in settings and row != "linear_probe":
+            options["train"] = {"evaluate_every": settings["evaluate_every"]}
         tlhub.finetune(
             settings["task"], model=str(model), seed=seed, out=str(out), **ROWS[row],
             data={"source": str(data / name), "metadata": "clips.csv", "group_column": settings["group"],
