@@ -66,7 +66,9 @@ def save_where_the_disk_is_full(rank: int, folder: str) -> None:
 
 
 def _join(rank: int) -> None:
+    # Below the ports that the system gives away by itself: who tries one of those before anybody listens there may
+    # find himself.
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1",
-                      MASTER_PORT=str(20000 + os.getppid() % 20000))
+                      MASTER_PORT=str(20000 + os.getppid() % 12000))
     torch.set_num_threads(1)
     torch.manual_seed(0)
