@@ -208,7 +208,8 @@ def main() -> None:
                 torture.corrupt()
         print(f"{part}: {time.monotonic() - began:.0f} s", flush=True)
         found = torture.results()
-        given.out.write_text(json.dumps(found, indent=1) + "\n")
+        # What was said names folders of this machine.
+        given.out.write_text(json.dumps(found, indent=1).replace(str(torture.runs), "RUNS") + "\n")
     for name, figures in found.items():
         if isinstance(figures, dict) and "problems" in figures:
             print(name, json.dumps(without(figures, ("trials", "reaction_s"))))
