@@ -88,7 +88,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
     torch raises a `RuntimeError` for it; which one depends on the device and on the library that asked for memory.
     """
-    words = ("out of memory", "can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    words = ("out of memory", "can't allocate memory", "not enough memory", "STATUS_ALLOC_FAILED")
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError)
                                               and any(word in str(error) for word in words))
 

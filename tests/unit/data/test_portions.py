@@ -16,7 +16,8 @@ from tlhub.errors import TlhubError
 ERRORS = [torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
           RuntimeError("[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory: you tried to "
                        "allocate 8589934592 bytes. Error code 12 (Cannot allocate memory)"),
-          MemoryError("Unable to allocate 8.00 GiB for an array"), MemoryError()]
+          MemoryError("Unable to allocate 8.00 GiB for an array"), MemoryError(),
+          RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")]
 
 
 @pytest.fixture(autouse=True)
