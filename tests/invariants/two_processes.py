@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import torch
@@ -49,15 +51,13 @@ def save_where_the_disk_is_full(rank: int, folder: str) -> None:
     job = make_job()
     store = CheckpointStore(where / "checkpoints", job.accelerator.unwrap_model(job.model))
     store.save(job, Progress(step=1))
-    room = shutil.disk_usage
-    if rank == 0:
-        shutil.disk_usage = lambda path: SimpleNamespace(free=10)  # type: ignore[assignment, misc]
     said = ""
-    try:
-        store.save(job, Progress(step=2))
-    except DiskFullError as error:
-        said = str(error)
-    shutil.disk_usage = room
+    full = mock.patch.object(shutil, "disk_usage", return_value=SimpleNamespace(free=10))
+    with full if rank == 0 else nullcontext():
+        try:
+            store.save(job, Progress(step=2))
+        except DiskFullError as error:
+            said = str(error)
     (where / f"said-{rank}").write_text(said)
     if rank == 0:
         (where / "checkpoints" / "step-000000002").mkdir()

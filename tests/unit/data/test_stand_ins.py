@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -80,28 +81,27 @@ def test_none_stands_in_where_examples_are_scored_or_predicted() -> None:
         StandIns(examples([0, 0], spare=None), reader({1})).decode(1)
 
 
-def pictures(folder: Path, limit: float, missing: int = -1) -> ImageInputs:
+def written(folder: Path, ending: str, missing: int, write: Callable[[Path, int], None]) -> tuple[Examples, str]:
+    """Write eight files but the missing one; return the examples that they are, and a folder for a cache."""
     folder.mkdir(exist_ok=True)
-    files = [folder / f"{row}.png" for row in range(8)]
+    files = [folder / f"{row}.{ending}" for row in range(8)]
     for row, file in enumerate(files):
-        if row == missing:
-            continue
-        Image.fromarray(np.full((8, 8, 3), 10 * row, np.uint8)).save(file)
-    return ImageInputs(examples(np.arange(8) % 2, spare=2, inputs=[str(file) for file in files]),
-                       ViTImageProcessor(size={"height": 8, "width": 8}), fingerprint="f", seed=0, workers=2,
-                       data=DataConfig(cache_dir=str(folder / "cache"), cache_limit_gib=limit))
+        if row != missing:
+            write(file, row)
+    return examples(np.arange(8) % 2, spare=2, inputs=[str(file) for file in files]), str(folder / "cache")
+
+
+def pictures(folder: Path, limit: float, missing: int = -1) -> ImageInputs:
+    found, cache = written(folder, "png", missing, lambda file, row: Image.fromarray(
+        np.full((8, 8, 3), 10 * row, np.uint8)).save(file))
+    return ImageInputs(found, ViTImageProcessor(size={"height": 8, "width": 8}), fingerprint="f", seed=0, workers=2,
+                       data=DataConfig(cache_dir=cache, cache_limit_gib=limit))
 
 
 def sounds(folder: Path, limit: float, missing: int = -1) -> AudioInputs:
-    folder.mkdir(exist_ok=True)
-    files = [folder / f"{row}.wav" for row in range(8)]
-    for row, file in enumerate(files):
-        if row == missing:
-            continue
-        write_sound(file, tone(300.0 + 100 * row, 0.2))
-    return AudioInputs(examples(np.arange(8) % 2, spare=2, inputs=[str(file) for file in files]),
-                       Wav2Vec2FeatureExtractor(return_attention_mask=True), fingerprint="f", seed=0, workers=2,
-                       data=DataConfig(cache_dir=str(folder / "cache"), cache_limit_gib=limit, max_seconds=0.2))
+    found, cache = written(folder, "wav", missing, lambda file, row: write_sound(file, tone(300.0 + 100 * row, 0.2)))
+    return AudioInputs(found, Wav2Vec2FeatureExtractor(return_attention_mask=True), fingerprint="f", seed=0, workers=2,
+                       data=DataConfig(cache_dir=cache, cache_limit_gib=limit, max_seconds=0.2))
 
 
 @pytest.mark.parametrize(("make", "ending"), [(pictures, "png"), (sounds, "wav")])

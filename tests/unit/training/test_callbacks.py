@@ -143,40 +143,45 @@ def test_a_request_stops_after_the_step_with_a_checkpoint(tmp_path: Path) -> Non
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-000000003"]
 
 
+def validated(folder: Path, at: int, stops: int) -> tuple[object, ...]:
+    """Train and validate at every step; validation number `at` is given up `stops` times, and the run goes on anew."""
+    folder.mkdir()
+    request, asked = StopRequest(), 0
+
+    def score() -> dict[str, float]:
+        nonlocal asked
+        done = [line for line in read_history(folder / "history.jsonl") if "validation" in line]
+        if len(done) == at and asked < stops:
+            asked += 1
+            request.requested = True
+            raise AbandonedError
+        return {"score": [0.1, 0.3, 0.2, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0][len(done)]}
+
+    for sitting in range(stops + 1):
+        job, request = make_job(), StopRequest()
+        store = CheckpointStore(folder / "checkpoints", job.model)
+        history = History(folder / "history.jsonl")
+        validate = Validation(score, metric="score", direction=1, store=store, history=history, every=1, patience=5,
+                              from_start=True)
+        progress = store.resume(job)
+        try:
+            train(job, progress, [history, validate, Checkpointing(store, validate, every=None, stop=request)])
+        except StoppedError:
+            assert sitting < stops
+    store.load_best()
+    lines = [{key: value for key, value in line.items() if key != "examples_per_s"}
+             for line in read_history(folder / "history.jsonl")]
+    return lines, asked, progress.best_step, progress.stale, progress.step, job.model.head.weight.tolist()
+
+
 @pytest.mark.parametrize("at", [0, 3, 8])
 def test_an_abandoned_validation_is_the_first_thing_on_going_on(tmp_path: Path, at: int) -> None:
     """The history, the best weights and patience are those of a run that nobody stopped."""
-    told = []
-    for folder, stops in ((tmp_path / "straight", 0), (tmp_path / "stopped", 2)):
-        folder.mkdir()
-        asked = 0
-
-        def score() -> dict[str, float]:
-            nonlocal asked
-            done = [line for line in read_history(folder / "history.jsonl") if "validation" in line]  # noqa: B023
-            if len(done) == at and asked < stops:  # noqa: B023
-                asked += 1
-                stop.requested = True  # noqa: B023
-                raise AbandonedError
-            return {"score": [0.1, 0.3, 0.2, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0][len(done)]}
-
-        for sitting in range(stops + 1):
-            job, stop = make_job(), StopRequest()
-            store = CheckpointStore(folder / "checkpoints", job.model)
-            history = History(folder / "history.jsonl")
-            validate = Validation(score, metric="score", direction=1, store=store, history=history, every=1,
-                                  patience=5, from_start=True)
-            progress = store.resume(job)
-            try:
-                train(job, progress, [history, validate, Checkpointing(store, validate, every=None, stop=stop)])
-            except StoppedError:
-                assert sitting < stops
-        store.load_best()
-        lines = [{key: value for key, value in line.items() if key != "examples_per_s"}
-                 for line in read_history(folder / "history.jsonl")]
-        told.append((lines, progress.best_step, progress.stale, progress.step, job.model.head.weight.tolist()))
-    assert len(told[0][0]) == 8 + 9
-    assert told[1] == told[0]
+    straight, stopped = validated(tmp_path / "straight", at, 0), validated(tmp_path / "stopped", at, 2)
+    assert (straight[1], stopped[1]) == (0, 2)
+    assert len(straight[0]) == 8 + 9
+    assert stopped[2:] == straight[2:]
+    assert stopped[0] == straight[0]
 
 
 def test_the_gradient_scaler_goes_on_where_it_was(tmp_path: Path) -> None:
