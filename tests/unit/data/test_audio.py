@@ -169,3 +169,23 @@ def test_what_is_blanked_is_a_share_of_the_clip_not_of_the_silence_behind_it(tmp
         assert len(values) == 2 * tiny.RATE
         blanked.append(float((values[:size] == values[-1]).float().mean()))
     assert 0.05 < max(blanked) < 0.22  # the tone itself crosses zero in 1% of its samples
+
+
+@pytest.mark.parametrize("kind", ["wav2vec2", "hubert", "whisper"])
+def test_a_delay_is_the_same_in_every_batch_and_counts_as_sound(tmp_path, kind):
+    made, plain = inputs(tmp_path, kind, max_seconds=1.0, delay=0.3), inputs(tmp_path, kind, max_seconds=1.0)
+    assert made.augmented
+    name = "input_features" if kind == "whisper" else "input_values"
+    together, mask = (made.batch(np.arange(6), 2, CPU).get(key) for key in (name, "attention_mask"))
+    moved = 0
+    for index in range(6):
+        batch = made.batch(np.array([index]), 2, CPU)
+        size = batch[name].shape[-1]
+        assert (together[index][..., :size] - batch[name][0]).abs().max() < 1e-4
+        still = plain.batch(np.array([index]), 2, CPU)[name][0]
+        moved += still.shape != batch[name][0].shape or not torch.equal(still, batch[name][0])
+        if mask is not None:
+            assert 0 <= mask[index].sum() - round(SECONDS[index] * tiny.RATE) <= 0.3 * tiny.RATE
+    assert moved >= 5
+    for epoch in (None, 2):
+        assert torch.equal(plain.batch(np.arange(6), epoch, CPU)[name], made.batch(np.arange(6), None, CPU)[name])
