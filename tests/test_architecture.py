@@ -36,6 +36,7 @@ LAYERS = (
     ("options",),
     ("limits", "parsers"),
     ("config",),
+    ("builtin",),
     ("registry", "environment", "seeding", "errors", "version", "yaml_files", "stopping", "locking"),
     ("__init__",),
 )

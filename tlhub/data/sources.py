@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 import datasets
 import numpy as np
 
+from tlhub.builtin import data_folder, is_builtin
 from tlhub.config import DataConfig
 from tlhub.data.cache import cache_root
 from tlhub.data.corpus import find_corpus, read_files_whole
@@ -63,7 +64,7 @@ class Source:
 
 
 def read_source(data: DataConfig, modality: str) -> Source:
-    """Read a data set from a file, a folder, or the Hub.
+    """Read a data set from a file, a folder, the Hub, or tlhub itself.
 
     Args:
         data: `source`, and `metadata` and the column names where they are given.
@@ -75,7 +76,7 @@ def read_source(data: DataConfig, modality: str) -> Source:
     """
     if not data.source:
         raise UsageError("no data given; name a folder, a file or a Hub id with --data")
-    path = Path(data.source).expanduser()
+    path = data_folder(data.source, cache_root(data)) if is_builtin(data.source) else Path(data.source).expanduser()
     if path.is_file():
         source = _from_file(path, data, modality)
     elif path.is_dir():

@@ -144,8 +144,8 @@ def save_adapter(
 ) -> None:
     """Save adapters, head and processor so that plain transformers and peft load them.
 
-    Over a local base the folder gets config.json and the base weights (linked where the file system can), and
-    `AutoModelFor….from_pretrained(folder)` gives the whole model; for models with adapters of their own kind, which
+    Over a local or embedded base the folder gets config.json and the base weights (linked where the file system can),
+    and `AutoModelFor….from_pretrained(folder)` gives the whole model; for models with adapters of their own kind, which
     that function would look for, they lie in a folder in it. Over a Hub base, or without `save_base`, it has neither.
     A README.md has the lines that load it, and `labels.json` the labels and the base's hash.
 
@@ -154,7 +154,7 @@ def save_adapter(
         processor: Its processor.
         folder: Where to save; made if need be.
         origin: The checkpoint under the adapters.
-        save_base: Whether a local base is kept beside the adapters.
+        save_base: Whether a local or embedded base is kept beside the adapters.
         label_names: The labels by class index.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -162,7 +162,7 @@ def save_adapter(
     base = wrapper.get_base_model()
     settings = copy.deepcopy(model.peft_config["default"])
     state, settings = _portable(model, settings)
-    settings.base_model_name_or_path = origin.name if origin.kind == "hub" else str(origin.folder)
+    settings.base_model_name_or_path = origin.lasting_name
     settings.revision = origin.revision
     settings.inference_mode = True
     settings.save_pretrained(str(folder))
@@ -174,7 +174,7 @@ def save_adapter(
     labels = Labels(label_names, base_name, origin.revision, origin.weight_hash, auto_model_of(base),
                     base.config.problem_type)
     write_labels(folder, labels)
-    if needs_base(base, origin) or (origin.kind == "local" and save_base):
+    if needs_base(base, origin) or (origin.kind != "hub" and save_base):
         set_labels(base.config, label_names)
         base.config.architectures = [type(base).__name__]
         base.config.dtype = torch.float32

@@ -10,6 +10,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from tlhub.builtin import CARD
 from tlhub.models.loading import quiet
 from tlhub.models.origin import CHUNK, Origin
 
@@ -39,10 +40,10 @@ def processing_digest(processor: Any, *settings: object) -> str:
 
 
 def file_digests(origin: Origin) -> dict[str, str]:
-    """Return the SHA-256 of each of a checkpoint's files beside its weights, by name."""
+    """Return the SHA-256 of each file beside a checkpoint's weights that decides on what it computes, by name."""
     digests = {}
     for path in sorted(origin.folder.iterdir()):
-        if path.suffix in _READ and path.is_file():
+        if path.suffix in _READ and path.name != CARD and path.is_file():
             digest = hashlib.sha256()
             with path.open("rb") as file:
                 while chunk := file.read(CHUNK):

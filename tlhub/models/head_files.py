@@ -22,7 +22,7 @@ class Base:
     """The checkpoint under a head that is kept alone.
 
     Attributes:
-        name: Its Hub id, or its folder.
+        name: Its Hub id, its folder, or the name of an embedded checkpoint.
         revision: The commit of a Hub checkpoint.
         weight_hash: SHA-256 over its safetensors files.
     """
@@ -34,7 +34,7 @@ class Base:
     @classmethod
     def of(cls, origin: Origin) -> Base:
         """Return what is kept of a checkpoint's origin."""
-        return cls(origin.name if origin.kind == "hub" else str(origin.folder), origin.revision, origin.weight_hash)
+        return cls(origin.lasting_name, origin.revision, origin.weight_hash)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Where a checkpoint comes from: a local folder, a tlhub run or a snapshot of the Hub."""
+"""Where a checkpoint comes from: tlhub itself, a local folder, a tlhub run or a snapshot of the Hub."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from huggingface_hub import snapshot_download
 
+from tlhub.builtin import checkpoint_folder, is_builtin
 from tlhub.errors import CheckpointError
 from tlhub.models.inspection import inspect_checkpoint, read_description
 from tlhub.models.timm_models import unknown_name
@@ -30,9 +31,9 @@ class Origin:
     """The checkpoint that a model was loaded from.
 
     Attributes:
-        name: The Hub id, or the folder that the user gave.
-        kind: `"local"` or `"hub"`.
-        revision: The commit of the Hub snapshot; None for a folder.
+        name: The Hub id, the folder that the user gave, or the name of an embedded checkpoint.
+        kind: `"builtin"`, `"local"` or `"hub"`.
+        revision: The commit of the Hub snapshot; None otherwise.
         weight_hash: SHA-256 over the names and contents of the safetensors files.
         folder: The local folder that holds the files.
     """
@@ -43,12 +44,17 @@ class Origin:
     weight_hash: str
     folder: Path
 
+    @property
+    def lasting_name(self) -> str:
+        """What it is found by later, in any working directory."""
+        return str(self.folder) if self.kind == "local" else self.name
+
 
 def resolve_origin(name: str, revision: str | None = None, *, weights: bool = True) -> Origin:
     """Find a checkpoint's files, downloading them where the Hub is reachable.
 
     Args:
-        name: A Hub id, a folder that holds a checkpoint, or the folder of a tlhub run.
+        name: A Hub id, a folder that holds a checkpoint, the folder of a tlhub run, or `builtin/…`.
         revision: Branch, tag or commit of a Hub checkpoint.
         weights: Whether weights are needed, or the configuration is enough.
 
@@ -59,11 +65,12 @@ def resolve_origin(name: str, revision: str | None = None, *, weights: bool = Tr
         CheckpointError: Nothing usable is there, its weights are pickled, or it asks for what tlhub never does
             (`inspect_checkpoint`).
     """
-    folder = Path(name).expanduser()
+    folder = checkpoint_folder(name) if is_builtin(name) else Path(name).expanduser()
     if name and folder.is_dir():
+        kind, commit = "builtin" if is_builtin(name) else "local", None
         if revision is not None:
-            raise CheckpointError(f"model.revision {revision!r} was given, but {name!r} is a folder; leave it out")
-        kind, commit = "local", None
+            what = "comes with tlhub" if is_builtin(name) else "is a folder"
+            raise CheckpointError(f"model.revision {revision!r} was given, but {name!r} {what}; leave it out")
         if (folder / "model").is_dir() and not (folder / "config.json").exists():
             folder = folder / "model"
         folder = folder.resolve()

@@ -1,0 +1,152 @@
+"""The checkpoints and data sets that tlhub brings with it, by names such as `builtin/vision`."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tlhub.builtin.reference import reference_folder
+from tlhub.errors import CheckpointError, DataError, nearest
+
+PREFIX = "builtin/"
+"""What the names begin with; no folder and no Hub id is looked for under such a name."""
+CARD = "card.json"
+WEIGHTS = "model.safetensors"
+LICENSES = "LICENSES.md"
+PYTHON_REFERENCE = "builtin/python_reference"
+"""The one data set that is made on the machine, from what Python brings."""
+_HERE = Path(__file__).parent
+_MODELS = _HERE / "models"
+_DATA = _HERE / "data"
+_LENGTH_BYTES = 8
+"""A safetensors file begins with the length of its description, a whole number of so many bytes."""
+
+
+def _named(parent: Path, file: str) -> tuple[str, ...]:
+    return tuple(f"{PREFIX}{path.parent.name}" for path in sorted(parent.glob(f"*/{file}")))
+
+
+CHECKPOINTS = _named(_MODELS, CARD)
+"""The names of the embedded checkpoints."""
+DATASETS = _named(_DATA, "README.md")
+"""The names of the embedded data sets."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Something that an embedded checkpoint was trained on.
+
+    Attributes:
+        name: What it is called.
+        terms: Its licence or terms, as whoever publishes it states them.
+    """
+
+    name: str
+    terms: str
+
+
+@dataclass(frozen=True)
+class Card:
+    """What is known of an embedded checkpoint.
+
+    Attributes:
+        name: `builtin/…`.
+        tasks: What it serves, by tlhub's names of tasks.
+        architecture: transformers' class of the model that was trained.
+        parameters: Their number.
+        size: Bytes of its weights.
+        data: What it was trained on.
+        command: The command that makes it.
+        seed: Its seed.
+        seconds: How long the command took.
+        device: Where that was.
+        scores: Test scores by data set, then by strategy.
+    """
+
+    name: str
+    tasks: tuple[str, ...]
+    architecture: str
+    parameters: int
+    size: int
+    data: tuple[Terms, ...]
+    command: str
+    seed: int
+    seconds: float
+    device: str
+    scores: Mapping[str, Mapping[str, float]]
+
+    @property
+    def terms(self) -> str:
+        """One line: what the checkpoint was trained on, and the terms of that."""
+        return "; ".join(f"{part.name} ({part.terms})" for part in self.data)
+
+
+def is_builtin(name: str) -> bool:
+    """Return whether a name is one of tlhub's own, known or misspelt."""
+    return name.startswith(PREFIX)
+
+
+def checkpoint_folder(name: str) -> Path:
+    """Return the folder of an embedded checkpoint.
+
+    Args:
+        name: Such as `builtin/vision`.
+
+    Raises:
+        CheckpointError: There is none of this name.
+    """
+    if name not in CHECKPOINTS:
+        words = f"it is a data set; {_valid(CHECKPOINTS)}" if name in DATASETS else nearest(name, CHECKPOINTS)
+        raise CheckpointError(f"model.name {name!r} is no checkpoint that tlhub brings; {words}")
+    return _MODELS / name.removeprefix(PREFIX)
+
+
+def data_folder(name: str, cache: Path) -> Path:
+    """Return the folder of an embedded data set.
+
+    Args:
+        name: Such as `builtin/digits`.
+        cache: Where a data set is kept that is made on the machine.
+
+    Raises:
+        DataError: There is none of this name.
+    """
+    if name not in DATASETS:
+        words = f"it is a checkpoint; {_valid(DATASETS)}" if name in CHECKPOINTS else nearest(name, DATASETS)
+        raise DataError(f"data {name!r} is no data set that tlhub brings; {words}")
+    return reference_folder(cache) if name == PYTHON_REFERENCE else _DATA / name.removeprefix(PREFIX)
+
+
+def read_card(name: str) -> Card:
+    """Read what is known of an embedded checkpoint.
+
+    Args:
+        name: Such as `builtin/vision`.
+
+    Raises:
+        CheckpointError: There is none of this name.
+    """
+    folder = checkpoint_folder(name)
+    facts = json.loads((folder / CARD).read_text(encoding="utf-8"))
+    settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return Card(
+        name=name, tasks=tuple(facts["tasks"]), architecture=settings["architectures"][0],
+        parameters=_parameters(folder / WEIGHTS), size=(folder / WEIGHTS).stat().st_size,
+        data=tuple(Terms(part["name"], part["terms"]) for part in facts["data"]), command=facts["command"],
+        seed=facts["seed"], seconds=facts["seconds"], device=facts["device"], scores=facts["scores"],
+    )
+
+
+def _valid(names: tuple[str, ...]) -> str:
+    return f"valid: {', '.join(names)}"
+
+
+def _parameters(path: Path) -> int:
+    """Return how many numbers a safetensors file holds, by the description at its beginning."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
+        tensors = json.loads(file.read(length))
+    return sum(math.prod(tensor["shape"]) for name, tensor in tensors.items() if name != "__metadata__")
