@@ -216,6 +216,8 @@ class TrainConfig:
     warmup_fraction: float = option(0.1, "share of the steps in which the learning rate rises",
                                     strategies=GRADIENT_STRATEGIES)
     clip_norm: float = option(1.0, "largest norm of the gradient; 0 for no limit", strategies=GRADIENT_STRATEGIES)
+    average: float = option(0.0, "decay of a moving average of the weights, such as 0.999, which is then "
+                                 "scored and saved; 0 for none", strategies=GRADIENT_STRATEGIES)
     loss: str | None = option(None, "cross_entropy or focal for classes (of each label where there are several), mse "
                                     "or huber for a regression; default: the first", strategies=GRADIENT_STRATEGIES,
                               choices=("cross_entropy", "focal", "mse", "huber"))

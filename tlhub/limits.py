@@ -49,6 +49,7 @@ NUMBERS: dict[str, tuple[float, float, str]] = {
     "train.learning_rate": (0, math.inf, "()"),
     "train.weight_decay": (0, math.inf, "[)"),
     "train.warmup_fraction": (0, 1, "[]"),
+    "train.average": (0, 1, "[)"),
     "train.clip_norm": (0, math.inf, "[)"),
     "train.momentum": (0, 1, "[)"),
     "train.focal_gamma": (0, math.inf, "[)"),

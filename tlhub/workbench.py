@@ -232,7 +232,8 @@ class Workbench:
             freeze_batch_norm(model)
         self._tell_trainable(whole or model)
         job = self._job(model, inputs["train"])
-        store = CheckpointStore(self.folder.path / "checkpoints", model, keep=self.config.train.keep_last)
+        store = CheckpointStore(self.folder.path / "checkpoints", model, keep=self.config.train.keep_last,
+                                decay=self.config.train.average)
         progress = store.resume(job)
         if progress.step:
             self.tell(f"continued after step {progress.step} of {job.total_steps}")
@@ -248,8 +249,9 @@ class Workbench:
         with self.stop.deferring("after this step, with a checkpoint"):
             train(job, progress, [
                 history, callbacks.ProgressBar(Console(stderr=True)),
-                audit, *([] if schedule is None else [Unfreezing(model, schedule, audit)]), validation,
-                LostData(self.inputs["train"]), checkpointing, *self.observers])
+                audit, *([] if schedule is None else [Unfreezing(model, schedule, audit)]),
+                *([] if store.average is None else [store.average]), validation, LostData(self.inputs["train"]),
+                checkpointing, *self.observers])
             store.load_best()
             store.finish(job, progress)
         self.stop.raise_if_requested()

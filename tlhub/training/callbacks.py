@@ -226,9 +226,12 @@ class Validation(Callback):
 
     def _validate(self, job: Job, progress: Progress) -> None:
         try:
-            scores = self.score()
+            with self.store.averaged():
+                self._judge(job, progress, self.score())
         except AbandonedError:
             return
+
+    def _judge(self, job: Job, progress: Progress, scores: Scores) -> None:
         progress.validated = progress.step
         self.history.write(job, {"step": progress.step, "epoch": round(progress.step / job.steps_per_epoch, 4),
                                  "validation": scores})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import nn
 
 from tlhub.parsers import one_line
 from tlhub.training import checkpointing
+from tlhub.training.averaging import WeightAverage
 from tlhub.training.checkpointing import Snapshot
 from tlhub.training.loop import Job, Progress
 from tlhub.training.optimizers import load_state_tensors, state_tensors
@@ -29,15 +31,24 @@ class CheckpointStore:
         model: The bare model. What it declares trainable now is kept, with the buffers, also while it is frozen: a best
             state without what is unfrozen later would be mixed with later weights.
         keep: How many states are kept; where the newest turns out damaged, the one before it is used.
+        decay: Of the average of the weights that is scored and kept as best; 0 for the weights themselves.
+
+    Attributes:
+        average: That average, which has to be called at every step; None where there is none.
     """
 
-    def __init__(self, folder: Path, model: nn.Module, *, keep: int = 2) -> None:
+    def __init__(self, folder: Path, model: nn.Module, *, keep: int = 2, decay: float = 0.0) -> None:
         self.folder = folder
         self.model = model
         self.keep = keep
         self._finished = False
         self._trained = frozenset(name for name, value in model.named_parameters() if value.requires_grad)
         self._best: dict[str, torch.Tensor] = {}
+        self.average = WeightAverage(self._weights, decay) if decay else None
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Return a context in which the model has the weights that are scored and kept."""
+        return nullcontext() if self.average is None else self.average.in_place()
 
     def save(self, job: Job, progress: Progress) -> None:
         """Write all that resuming needs, once for all processes; older states are removed after it is verified.
@@ -47,7 +58,8 @@ class CheckpointStore:
         """
         scaler = job.accelerator.scaler
         self._write(job, progress, "", {"scaler": None if scaler is None else scaler.state_dict()},
-                    {"optimizer": state_tensors(job.optimizer), "best": self._best})
+                    {"optimizer": state_tensors(job.optimizer), "best": self._best,
+                     **({} if self.average is None else {"average": self.average.values})})
 
     def finish(self, job: Job, progress: Progress) -> None:
         """Write the weights that training ended with, so that what comes after it can be done again by itself.
@@ -95,6 +107,8 @@ class CheckpointStore:
             raise ValueError(f"step {progress.step} of {job.total_steps}, {threads} threads")
         self._load(snapshot.tensors["model"])
         self._best = dict(snapshot.tensors.get("best", {}))
+        if self.average is not None and not self._finished:
+            self.average.values = self._fitting(snapshot.tensors["average"])
         moments = snapshot.tensors.get("optimizer", {})
         for name, value in moments.items():
             if value.ndim and value.shape != job.parameters[int(name.partition(".")[0])].shape:
@@ -124,8 +138,18 @@ class CheckpointStore:
     @torch.no_grad()
     def _load(self, tensors: Mapping[str, torch.Tensor]) -> None:
         own = self._weights()
+        for name, value in self._fitting(tensors).items():
+            own[name].copy_(value)
+
+    def _fitting(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Return tensors that are the model's own by name, shape and type.
+
+        Raises:
+            ValueError: They are not.
+        """
+        own = self._weights()
         for name in sorted(own.keys() | tensors.keys()):
             kinds = [(values[name].shape, values[name].dtype) if name in values else None for values in (own, tensors)]
             if kinds[0] != kinds[1]:
                 raise ValueError(f"{name!r} is {kinds[1] or 'missing'} and not {kinds[0] or 'trained'}")
-            own[name].copy_(tensors[name])
+        return dict(tensors)
