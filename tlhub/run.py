@@ -163,7 +163,7 @@ def _read(config: RunConfig, task: Task, accelerator: Accelerator, lost: Mapping
                        keywords=task.keywords(config), lost=lost)
     for note in data.notes if accelerator.is_main_process else ():
         logger.info(note)
-    _check_target(task, config, data.target)
+    check_target(task, config, data.target)
     checkpoint = load_checkpoint(
         config.model, auto_model=task.auto_model, auto_processor=task.auto_processor,
         label_names=data.target.names[-1:] if config.model.sigmoid else data.target.names,
@@ -290,7 +290,7 @@ def _finish_trackers(accelerator: Accelerator) -> None:
             logger.warning("tracker %s could not be finished: %s", tracker.name, one_line(str(error)))
 
 
-def _check_target(task: Task, config: RunConfig, target: Target) -> None:
+def check_target(task: Task, config: RunConfig, target: Target) -> None:
     """Refuse, before anything is trained, what does not fit the kind of target that the data turned out to have.
 
     Metrics are tried on a made-up answer.
@@ -313,16 +313,33 @@ def _check_target(task: Task, config: RunConfig, target: Target) -> None:
         logger.info("evaluate.best %r is not tlhub's own: its highest value is taken for the best", best)
 
 
-def _resolve(config: RunConfig, task: Task, data: PreparedData, checkpoint: Checkpoint,
-             accelerator: Accelerator) -> RunConfig:
+def facts_of(config: RunConfig, task: Task, data: PreparedData,
+             checkpoint: Checkpoint) -> tuple[RunConfig, list[defaults.Default], defaults.Facts]:
+    """Return the configuration with the task's own defaults filled in, these, and what the others depend on.
+
+    Args:
+        config: As given.
+        task: What is predicted.
+        data: The data as prepared.
+        checkpoint: The checkpoint, loaded.
+
+    Raises:
+        UsageError: An option does not fit the checkpoint.
+        DataError: The training data are too little.
+    """
     problem = task.problem(data.target.problem_type)
     config, own = defaults.fill(config, task.own_defaults(config, data, checkpoint))
-    facts = defaults.Facts(
+    return config, own, defaults.Facts(
         examples=task.amount(data.splits["train"], checkpoint.processor, config), modality=task.modality,
         convolutional=not any("Attention" in type(module).__name__ for module in checkpoint.model.modules()),
         hidden=backbone_width(checkpoint.model), metrics=problem.metrics,
         best=problem.best_of(data.target.names),
         problem_type=data.target.problem_type, loss=problem.losses[0])
+
+
+def _resolve(config: RunConfig, task: Task, data: PreparedData, checkpoint: Checkpoint,
+             accelerator: Accelerator) -> RunConfig:
+    config, own, facts = facts_of(config, task, data, checkpoint)
     resolved, chosen = defaults.resolve(config, facts)
     if accelerator.is_main_process:
         for default in (*own, *chosen):

@@ -114,16 +114,41 @@ def knn(train_features: np.ndarray, train_labels: np.ndarray, features: np.ndarr
     Returns:
         Plain numbers by metric.
     """
-    bank, queries = _unit(train_features), _unit(features)
-    answers = torch.from_numpy(np.asarray(train_labels))
-    classes = labels.shape[1] if labels.ndim > 1 else 1 + int(max(train_labels.max(), labels.max()))
+    return compute(names, knn_outputs(train_features, train_labels, features, k=k,
+                                      classes=1 + int(max(train_labels.max(), labels.max()))), labels)
+
+
+def knn_outputs(bank: np.ndarray, labels: np.ndarray, queries: np.ndarray | None = None, *, classes: int,
+                k: int = 5) -> np.ndarray:
+    """Return what the k nearest examples by cosine similarity answer, as `knn` scores it.
+
+    Args:
+        bank: Features of the examples that are asked, float32, shape (m, d).
+        labels: Of any kind, for m examples.
+        queries: Features of the examples to be answered, float32, shape (n, d); None for those of the bank, each
+            answered by the others.
+        classes: The number of classes; of no meaning for labels of other kinds.
+        k: Neighbours asked; at most m.
+
+    Returns:
+        Odds of classes or labels, or values, float32 or float64, shape (n, c).
+    """
+    asked, others = _unit(bank), queries is None
+    wanted = asked if queries is None else _unit(queries)
+    answers = torch.from_numpy(np.asarray(labels))
+    width = labels.shape[1] if labels.ndim > 1 else classes
+    count = min(k, len(asked) - others)
     outputs = []
-    step = max(1, _CHUNK // max(len(bank), k * classes))
-    for start in range(0, len(queries), step):
-        similarity, nearest = (queries[start:start + step] @ bank.T).topk(min(k, len(bank)), dim=1)
+    step = max(1, _CHUNK // max(len(asked), k * width))
+    for start in range(0, len(wanted), step):
+        similarity = wanted[start:start + step] @ asked.T
+        if others:
+            similarity.diagonal(start).fill_(-torch.inf)
+        similarity, nearest = similarity.topk(count, dim=1)
         # Similarities lie in [-1, 1]: their sum stays below one vote, so it only decides between equal votes.
-        outputs.append(_poll(answers[nearest], 1 + similarity / (4 * k), classes))
-    return compute(names, torch.cat(outputs).numpy(), labels)
+        outputs.append(_poll(answers[nearest], 1 + similarity / (4 * k), width))
+    joined: np.ndarray = torch.cat(outputs).numpy()
+    return joined
 
 
 def _poll(answers: torch.Tensor, weights: torch.Tensor, classes: int) -> torch.Tensor:

@@ -150,6 +150,18 @@ def fit_probe(features: np.ndarray, labels: np.ndarray, classes: int, *, bias: b
     return Probe(found.weight, found.bias, found.penalty, found.cv_score, "cross-validated accuracy")
 
 
+def merits(outputs: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
+    """Return each example's part of the score of predictions, as `ridge_loo` scores them, float64, shape (n,).
+
+    Args:
+        outputs: Predictions, shape (n, c).
+        labels: Of any kind, for n examples.
+        classes: Number of classes, labels or values c.
+    """
+    parts: np.ndarray = _merit(torch.from_numpy(outputs.astype(np.float64)), _targets(labels, classes), labels).numpy()
+    return parts
+
+
 def _are_classes(labels: np.ndarray) -> bool:
     return bool(np.issubdtype(labels.dtype, np.integer))
 

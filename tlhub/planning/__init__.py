@@ -1,0 +1,1 @@
+"""`tlhub plan`: which checkpoint, and how to transfer, before anything is trained."""
