@@ -32,7 +32,7 @@ def finetune(task: str, *, overwrite: bool = False, callbacks: Sequence[Callback
         CheckpointError: The checkpoint cannot be used as given.
         StoppedError: The run was asked to stop and can be continued.
 
-    Example:
+    Examples:
         >>> run = tlhub.finetune("text-classification", model="bert-base-uncased", data="reviews.csv", strategy="lora")
         >>> run.metrics["test"]["accuracy"]
     """

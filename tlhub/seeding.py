@@ -14,7 +14,7 @@ _MIX_2 = np.uint64(0x94D049BB133111EB)
 def derive(seed: int, *purpose: int | str) -> int:
     """Return a seed in [0, 2**63) that depends on `seed` and on each part of `purpose`.
 
-    Example:
+    Examples:
         >>> derive(0, "order", 3) == derive(0, "order", 3) != derive(0, "order", 4)
         True
     """

@@ -13,7 +13,7 @@ START = "pissa_start"
 def pissa_as_lora(state: Mapping[str, torch.Tensor], buffers: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Return a LoRA of twice the rank that equals PiSSA's change of the untouched base.
 
-    W_residual + B A = W + (B A - B0 A0) = W + [B, -B0] [A; A0], after Meng, Wang and Zhang (2024), "PiSSA: Principal
+    `W_residual + B A = W + (B A - B0 A0) = W + [B, -B0] [A; A0]`, after Meng, Wang and Zhang (2024), "PiSSA: Principal
     Singular Values and Singular Vectors Adaptation of Large Language Models".
 
     Args:
