@@ -3,7 +3,8 @@ r"""Make an embedded checkpoint again: prepare what it learns from, train, and w
     python recipes/pretrain.py recipes/pretrain/vision.yaml --data FOLDER --out checkpoints/vision
 
 FOLDER holds the data sets that the recipe names. The recipe is the configuration of a run; where it holds several
-documents, they are stages, each of which goes on from the one before. `recipes/pretraining/<name>.py` prepares the data.
+documents, they are stages, each of which goes on from the one before. `recipes/pretraining/<name>.py` prepares the
+data.
 The runs lie beside DIR (`DIR-1`, `DIR-2`, ...), which ends as a checkpoint that plain transformers loads. The same
 command goes on where it was stopped, and gives the same bytes on the same machine with the same number of threads.
 """
@@ -20,16 +21,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
+import transformers
 import yaml
 
 import tlhub
 from tlhub.cli import guarded
 from tlhub.finished import Run
 from tlhub.launching import Ending
-
-# After tlhub, so that torch and libraries built for another kind of machine can be used together.
-import torch  # noqa: I001
-import transformers
 
 KEPT = ("preprocessor_config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json")
 
@@ -55,10 +54,9 @@ def pretrain(recipe: Path, data: Path, out: Path) -> Ending:
         seconds += sum(finished.metrics["time"].values())
     assert finished is not None
     write_half(finished.folder / "model", out)
+    scores = {split: finished.metrics[split] for split in ("validation", "test") if split in finished.metrics}
     print(json.dumps({"seconds": round(seconds), "parameters": finished.metrics["parameters"]["total"],
-                      "bytes": (out / "model.safetensors").stat().st_size,
-                      **{split: finished.metrics[split] for split in ("validation", "test") if split in finished.metrics}},
-                     indent=2))
+                      "bytes": (out / "model.safetensors").stat().st_size, **scores}, indent=2))
     return Ending(0)
 
 

@@ -1,4 +1,4 @@
-"""Pictures to pretrain a small network on: Tiny ImageNet without what looks like a picture of the sets it serves later."""
+"""Pictures to pretrain a small network on: Tiny ImageNet, without look-alikes of the sets it serves later."""
 
 from __future__ import annotations
 
