@@ -9,16 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tlhub.builtin.reference import reference_folder
-from tlhub.errors import CheckpointError, DataError, nearest
+from tlhub.errors import CheckpointError, DataError
 
 PREFIX = "builtin/"
 """What the names begin with; no folder and no Hub id is looked for under such a name."""
 CARD = "card.json"
 WEIGHTS = "model.safetensors"
-LICENSES = "LICENSES.md"
 PYTHON_REFERENCE = "builtin/python_reference"
 """The one data set that is made on the machine, from what Python brings."""
 _HERE = Path(__file__).parent
+LICENSES = _HERE / "LICENSES.md"
+"""The terms of everything that lies here."""
 _MODELS = _HERE / "models"
 _DATA = _HERE / "data"
 _LENGTH_BYTES = 8
@@ -99,8 +100,8 @@ def checkpoint_folder(name: str) -> Path:
         CheckpointError: There is none of this name.
     """
     if name not in CHECKPOINTS:
-        words = f"it is a data set; {_valid(CHECKPOINTS)}" if name in DATASETS else nearest(name, CHECKPOINTS)
-        raise CheckpointError(f"model.name {name!r} is no checkpoint that tlhub brings; {words}")
+        words = "a data set, no checkpoint" if name in DATASETS else "no checkpoint that tlhub brings"
+        raise CheckpointError(f"model.name {name!r} is {words}; valid: {', '.join(CHECKPOINTS)}")
     return _MODELS / name.removeprefix(PREFIX)
 
 
@@ -115,8 +116,8 @@ def data_folder(name: str, cache: Path) -> Path:
         DataError: There is none of this name.
     """
     if name not in DATASETS:
-        words = f"it is a checkpoint; {_valid(DATASETS)}" if name in CHECKPOINTS else nearest(name, DATASETS)
-        raise DataError(f"data {name!r} is no data set that tlhub brings; {words}")
+        words = "a checkpoint, no data set" if name in CHECKPOINTS else "no data set that tlhub brings"
+        raise DataError(f"data {name!r} is {words}; valid: {', '.join(DATASETS)}")
     return reference_folder(cache) if name == PYTHON_REFERENCE else _DATA / name.removeprefix(PREFIX)
 
 
@@ -138,10 +139,6 @@ def read_card(name: str) -> Card:
         data=tuple(Terms(part["name"], part["terms"]) for part in facts["data"]), command=facts["command"],
         seed=facts["seed"], seconds=facts["seconds"], device=facts["device"], scores=facts["scores"],
     )
-
-
-def _valid(names: tuple[str, ...]) -> str:
-    return f"valid: {', '.join(names)}"
 
 
 def _parameters(path: Path) -> int:

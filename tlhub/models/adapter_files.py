@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from transformers import PreTrainedTokenizerBase
 from transformers.image_processing_base import ImageProcessingMixin
 
+from tlhub.builtin import is_builtin
 from tlhub.errors import CheckpointError
 from tlhub.models.inspection import read_description
 from tlhub.models.loading import damage
@@ -47,7 +48,7 @@ GENERATOR = """from peft import PeftModel
 from transformers import {model}, {processor}
 
 folder = "."
-base = {model}.from_pretrained({base!r}, revision={revision!r}, dtype="float32")
+base = {model}.from_pretrained({base}, revision={revision!r}, dtype="float32")
 model = PeftModel.from_pretrained(base, folder).eval()
 processor = {processor}.from_pretrained(folder)
 """
@@ -60,7 +61,7 @@ folder = "."
 with open(f"{{folder}}/labels.json", encoding="utf-8") as file:
     names = json.load(file)["label_names"]
 base = {model}.from_pretrained(
-    {base!r},
+    {base},
     revision={revision!r},
     dtype="float32",
     ignore_mismatched_sizes=True,
@@ -71,6 +72,8 @@ base = {model}.from_pretrained(
 model = PeftModel.from_pretrained(base, folder).eval()
 processor = {processor}.from_pretrained(folder)
 """
+EMBEDDING = "from tlhub.builtin import checkpoint_folder\n"
+"""What a base that comes with tlhub, and is not kept beside the adapter, is found by."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ class Labels:
 
     Attributes:
         label_names: The labels by class index; none of a language model.
-        base: The base's Hub id or folder.
+        base: The base's Hub id or folder, or the name of an embedded checkpoint.
         revision: The commit of a Hub base.
         base_weight_hash: SHA-256 over the base's safetensors files.
         auto_model: transformers' class that makes the base.
@@ -140,7 +143,10 @@ def write_readme(folder: Path, labels: Labels, processor: Any) -> None:
     lines = EMBEDDED if embedded else BESIDE if (folder / BASE).exists() else separate
     if lines is SEPARATE and kind == "AutoTokenizer":
         lines += "model.config.pad_token_id = processor.pad_token_id\n"
-    code = lines.format(model=labels.auto_model, processor=kind, base=labels.base, revision=labels.revision)
+    base = repr(labels.base)
+    if is_builtin(labels.base) and "{base}" in lines:
+        lines, base = f"{EMBEDDING}\n{lines}", f"checkpoint_folder({base})"
+    code = lines.format(model=labels.auto_model, processor=kind, base=base, revision=labels.revision)
     head = " with its trained head" if labels.label_names else ""
     text = README.format(head=head, where=where, weights=labels.base_weight_hash, code=code)
     (folder / "README.md").write_text(text, encoding="utf-8")

@@ -162,7 +162,8 @@ def save_adapter(
     base = wrapper.get_base_model()
     settings = copy.deepcopy(model.peft_config["default"])
     state, settings = _portable(model, settings)
-    settings.base_model_name_or_path = origin.lasting_name
+    # peft knows no name of tlhub's own.
+    settings.base_model_name_or_path = origin.name if origin.kind == "hub" else str(origin.folder)
     settings.revision = origin.revision
     settings.inference_mode = True
     settings.save_pretrained(str(folder))
@@ -170,8 +171,7 @@ def save_adapter(
     save_file(weights, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
     with quiet():
         processor.save_pretrained(folder)
-    base_name = settings.base_model_name_or_path
-    labels = Labels(label_names, base_name, origin.revision, origin.weight_hash, auto_model_of(base),
+    labels = Labels(label_names, origin.lasting_name, origin.revision, origin.weight_hash, auto_model_of(base),
                     base.config.problem_type)
     write_labels(folder, labels)
     if needs_base(base, origin) or (origin.kind != "hub" and save_base):

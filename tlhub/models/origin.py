@@ -11,6 +11,7 @@ from huggingface_hub import snapshot_download
 from tlhub.builtin import checkpoint_folder, is_builtin
 from tlhub.errors import CheckpointError
 from tlhub.models.inspection import inspect_checkpoint, read_description
+from tlhub.models.terms import tell_terms
 from tlhub.models.timm_models import unknown_name
 
 HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
@@ -78,14 +79,17 @@ def resolve_origin(name: str, revision: str | None = None, *, weights: bool = Tr
         folder = _hub_folder(name, revision)
         kind, commit = "hub", folder.name
     _check_files(name, folder, weights=weights)
-    return Origin(name, kind, commit, weight_hash(folder), folder)
+    origin = Origin(name, kind, commit, weight_hash(folder), folder)
+    if kind == "builtin" and weights:
+        tell_terms(name, origin.weight_hash)
+    return origin
 
 
 def resolve_base(name: str, revision: str | None, expected: str, where: str) -> Origin:
     """Find the base of something that was saved without it.
 
     Args:
-        name: The base's Hub id or folder.
+        name: The base's `lasting_name`.
         revision: Its commit, on the Hub.
         expected: Its `weight_hash` at that time.
         where: The folder of what was saved.
@@ -101,8 +105,9 @@ def resolve_base(name: str, revision: str | None, expected: str, where: str) -> 
                               f"{'is not there any more; put it back' if gone else f'cannot be used: {error}'}"
                               ) from error
     if origin.weight_hash != expected:
+        advice = "install the version of tlhub that made it" if origin.kind == "builtin" else "restore them"
         raise CheckpointError(f"the base {name!r} of {where!r} has other weights than those it was trained on "
-                              f"({origin.weight_hash[:12]}, then {expected[:12]}); restore them")
+                              f"({origin.weight_hash[:12]}, then {expected[:12]}); {advice}")
     return origin
 
 
