@@ -20,7 +20,7 @@ LAYERS = (
     ("cli",),
     ("doctor",),
     ("api",),
-    ("proving",),
+    ("proving", "quickstart"),
     ("run",),
     ("finished",),
     ("record", "results", "workbench"),

@@ -26,6 +26,9 @@ PREDICT = Command("predict", "Predict with a finished run; one JSON object a lin
 DATA_CHECK = Command("data check", "Tell what is understood of a data set, and what would stop a run.",
                      {"task": "what would be predicted, such as image-classification"}, ("data",),
                      ("seed", "task_options"))
+QUICKSTART = Command(
+    "quickstart", "See transfer on every task, with the embedded checkpoints and data; leaves a page to look at.",
+    run_options=("out", "seed"), actions={"overwrite": "replace a finished quickstart in --out"})
 DOCTOR = Command("doctor", "Tell whether tlhub can work here, and what is missing.")
 
 
@@ -204,6 +207,20 @@ def _data_check(argv: list[str]) -> Ending:
     return Ending(0)
 
 
+def _quickstart(argv: list[str]) -> Ending:
+    given = QUICKSTART.arguments(argv)
+    from tlhub.quickstart.quickstart import quickstart
+    from tlhub.quickstart.words import next_steps, table
+
+    outcome = quickstart(given.get("out"), overwrite=given.get("overwrite", False), seed=given.get("seed", 0))
+    lines = [*table(outcome.findings), "", f"in {outcome.seconds:.0f} s; the page: {outcome.page}", ""]
+    lines += [line for words, step in next_steps(outcome.findings, str(outcome.folder))
+              for line in (f"{words}:", f"    {step}")]
+    for line in lines:
+        print(line)
+    return Ending(0)
+
+
 def _doctor(argv: list[str]) -> Ending:
     DOCTOR.arguments(argv)
     from tlhub.doctor import examine
@@ -217,8 +234,8 @@ def _doctor(argv: list[str]) -> Ending:
 
 
 _COMMANDS: tuple[tuple[Command, Callable[[list[str]], Ending]], ...] = (
-    (FINETUNE, _finetune), (PROVE, _prove), (EVALUATE, _evaluate), (PREDICT, _predict), (DATA_CHECK, _data_check),
-    (DOCTOR, _doctor))
+    (FINETUNE, _finetune), (PROVE, _prove), (EVALUATE, _evaluate), (PREDICT, _predict),
+    (DATA_CHECK, _data_check), (QUICKSTART, _quickstart), (DOCTOR, _doctor))
 
 
 def _asked(argv: Sequence[str], command: Command = FINETUNE) -> tuple[RunConfig, dict[str, Any]]:

@@ -92,7 +92,16 @@ def is_loss_of_another(error: BaseException | None) -> bool:
 def follow_launcher() -> None:
     """Stop as on SIGTERM when the command that started this process is no longer there."""
     if is_relaunched():
-        threading.Thread(target=_watch, args=(int(os.environ[_LAUNCHER]),), daemon=True).start()
+        follow(int(os.environ[_LAUNCHER]))
+
+
+def follow(launcher: int) -> None:
+    """Stop as on SIGTERM when the process that started this one is no longer there.
+
+    Args:
+        launcher: Its number.
+    """
+    threading.Thread(target=_watch, args=(launcher,), daemon=True).start()
 
 
 def _watch(launcher: int) -> None:

@@ -57,6 +57,40 @@ def bootstrap_intervals(names: Sequence[str], logits: np.ndarray, labels: np.nda
             for name, values in drawn.items()}
 
 
+def paired_interval(name: str, logits: np.ndarray, others: np.ndarray, labels: np.ndarray, *, resamples: int,
+                    seed: int, level: float = 0.95) -> tuple[float, float] | None:
+    """Return a percentile interval of how much one model's score exceeds another's on the same examples.
+
+    Each resample scores both models, so what makes an example hard for both does not widen the interval.
+
+    Args:
+        name: A metric of tlhub that is one number.
+        logits: Of the one model, as in `bootstrap_intervals`.
+        others: Of the other model, of the same shape.
+        labels: As in `bootstrap_intervals`.
+        resamples: How many resamples.
+        seed: What they are drawn from.
+        level: The share of resamples inside the interval.
+
+    Returns:
+        (low, high) of the difference; None where the examples cannot tell.
+
+    Raises:
+        TlhubError: An output is not a number.
+    """
+    pair = outcome_of(logits, labels), outcome_of(others, labels)
+    random, at_a_time = generator(seed, "bootstrap"), max(1, _CHUNK // pair[0].width)
+    found: list[np.ndarray] = []
+    for start in range(0, resamples if len(labels) else 0, at_a_time):
+        chosen = random.integers(0, len(labels), (min(at_a_time, resamples - start), len(labels)), dtype=np.int32)
+        one, other = (METRICS[name].measure(outcome.take(chosen)) for outcome in pair)
+        found.append(one - other)
+    differences = np.concatenate(found) if found else np.empty(0)
+    if not np.isfinite(differences).any():
+        return None
+    return _pair(np.nanquantile(differences, [(1 - level) / 2, (1 + level) / 2]))
+
+
 def wilson(count: int, total: int) -> tuple[float, float] | None:
     """Return the 95% interval of a share of independent cases; None where there are none.
 

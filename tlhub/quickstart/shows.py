@@ -1,0 +1,90 @@
+"""What the quickstart runs: four tasks, the strategies of each, and the budget that all of them share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+CONTROL = "scratch"
+"""The strategy that every other one is compared with."""
+STRATEGIES = (CONTROL, "linear_probe", "lora", "full")
+
+
+@dataclass(frozen=True)
+class Show:
+    """One task of the quickstart.
+
+    Attributes:
+        task: What is predicted.
+        title: What the page calls it.
+        question: What is asked of an example, in a sentence.
+        model: The checkpoint.
+        data: The data.
+        metric: What the strategies are compared by, on the test split.
+        options: Sections of the configuration that all runs have.
+        training: The section `train` of the runs that are trained by gradient: the same number of steps for all.
+        own: Options of single strategies, by strategy: a learning rate that was tuned for it.
+        strategies: In the order in which they are told; the first is the control.
+    """
+
+    task: str
+    title: str
+    question: str
+    model: str
+    data: str
+    metric: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    own: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    strategies: tuple[str, ...] = STRATEGIES
+
+    def request(self, strategy: str, folder: Path, seed: int) -> dict[str, Any]:
+        """Return the keyword arguments of `tlhub.finetune` for one run, all plain values.
+
+        Args:
+            strategy: How to transfer.
+            folder: Of the whole quickstart; the run's own lies in it.
+            seed: Of the run.
+        """
+        train = {} if strategy == "linear_probe" else {**self.training, **self.own.get(strategy, {})}
+        data = {"source": self.data, **self.options.get("data", {})}
+        rest = {name: value for name, value in self.options.items() if name != "data"}
+        return {"task": self.task, "model": self.model, "data": data, "strategy": strategy, "train": train, **rest,
+                "out": str(self.run_folder(strategy, folder)), "seed": seed}
+
+    def run_folder(self, strategy: str, folder: Path) -> Path:
+        """Return where the run of a strategy lies in the folder of the quickstart."""
+        return folder / self.task / strategy
+
+    def plain(self) -> dict[str, Any]:
+        """Return the same as plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_plain(cls, values: Mapping[str, Any]) -> Show:
+        """Return the show that `plain` gave, perhaps by way of JSON."""
+        return cls(**{**values, "strategies": tuple(values["strategies"])})
+
+
+SHOWS = (
+    Show("image-classification", "Pictures", "Which digit did somebody write?",
+         "builtin/vision", "builtin/digits", "accuracy",
+         {"data": {"max_train_examples": 50}},
+         {"epochs": 30.0, "batch_size": 16}),
+    Show("wake-word", "A wake word", "Did a voice that was never heard before say “hey tilly”?",
+         "builtin/audio", "builtin/wake_word", "average_precision",
+         {"data": {"max_train_examples": 96}, "task_options": {"keyword": ["hey_tilly"]}},
+         {"epochs": 15.0, "batch_size": 16}),
+    Show("text-classification", "Messages", "What does a customer want?",
+         "builtin/text", "builtin/messages", "accuracy",
+         {},
+         {"epochs": 10.0}),
+    Show("text-generation", "Texts that go on", "What comes next in the reference of Python?",
+         "builtin/text", "builtin/python_reference", "bits_per_byte",
+         {},
+         {"max_steps": 60},
+         strategies=tuple(name for name in STRATEGIES if name != "linear_probe")),
+)
+"""The tasks of the quickstart, those that take longest first."""
