@@ -1,0 +1,1 @@
+"""How each data set that tlhub brings along is made."""
