@@ -18,7 +18,7 @@ FILES = {path: ast.parse(path.read_text()) for path in sorted(PACKAGE.rglob("*.p
 LAYERS = (
     ("__main__",),
     ("cli",),
-    ("doctor",),
+    ("doctor", "inventory"),
     ("api",),
     ("proving", "quickstart"),
     ("run",),

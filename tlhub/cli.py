@@ -7,12 +7,13 @@ import logging
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from types import ModuleType
 from typing import Any
 
 from tlhub import __version__, launching, options
 from tlhub.config import RunConfig, SamplingConfig, replace
-from tlhub.errors import DataError, TlhubError, UsageError, is_disk_full
+from tlhub.errors import DataError, TlhubError, UsageError, is_disk_full, printable
 from tlhub.evaluation.scores import flat
 from tlhub.launching import Ending
 from tlhub.limits import check_sampling
@@ -29,6 +30,8 @@ DATA_CHECK = Command("data check", "Tell what is understood of a data set, and w
 QUICKSTART = Command(
     "quickstart", "See transfer on every task, with the embedded checkpoints and data; leaves a page to look at.",
     run_options=("out", "seed"), actions={"overwrite": "replace a finished quickstart in --out"})
+MODELS = Command("models", "List the checkpoints that come with tlhub, and those in the Hub's cache, with their terms.",
+                 actions={"json": "one JSON list, with everything that is known"})
 DOCTOR = Command("doctor", "Tell whether tlhub can work here, and what is missing.")
 
 
@@ -221,6 +224,19 @@ def _quickstart(argv: list[str]) -> Ending:
     return Ending(0)
 
 
+def _models(argv: list[str]) -> Ending:
+    given = MODELS.arguments(argv)
+    from tlhub.inventory import checkpoints, table
+
+    entries = checkpoints()
+    if given.get("json"):
+        print(json.dumps([asdict(entry) for entry in entries], indent=2))
+        return Ending(0)
+    for line in table(entries):
+        print(printable(line))
+    return Ending(0)
+
+
 def _doctor(argv: list[str]) -> Ending:
     DOCTOR.arguments(argv)
     from tlhub.doctor import examine
@@ -235,7 +251,7 @@ def _doctor(argv: list[str]) -> Ending:
 
 _COMMANDS: tuple[tuple[Command, Callable[[list[str]], Ending]], ...] = (
     (FINETUNE, _finetune), (PROVE, _prove), (EVALUATE, _evaluate), (PREDICT, _predict),
-    (DATA_CHECK, _data_check), (QUICKSTART, _quickstart), (DOCTOR, _doctor))
+    (DATA_CHECK, _data_check), (QUICKSTART, _quickstart), (MODELS, _models), (DOCTOR, _doctor))
 
 
 def _asked(argv: Sequence[str], command: Command = FINETUNE) -> tuple[RunConfig, dict[str, Any]]:

@@ -24,6 +24,7 @@ _MODELS = _HERE / "models"
 _DATA = _HERE / "data"
 _LENGTH_BYTES = 8
 """A safetensors file begins with the length of its description, a whole number of so many bytes."""
+_LONGEST_DESCRIPTION = 10**8
 
 
 def _named(parent: Path, file: str) -> tuple[str, ...]:
@@ -135,15 +136,23 @@ def read_card(name: str) -> Card:
     settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     return Card(
         name=name, tasks=tuple(facts["tasks"]), architecture=settings["architectures"][0],
-        parameters=_parameters(folder / WEIGHTS), size=(folder / WEIGHTS).stat().st_size,
+        parameters=count_numbers(folder / WEIGHTS), size=(folder / WEIGHTS).stat().st_size,
         data=tuple(Terms(part["name"], part["terms"]) for part in facts["data"]), command=facts["command"],
         seed=facts["seed"], seconds=facts["seconds"], device=facts["device"], scores=facts["scores"],
     )
 
 
-def _parameters(path: Path) -> int:
-    """Return how many numbers a safetensors file holds, by the description at its beginning."""
+def count_numbers(path: Path) -> int:
+    """Return how many numbers a safetensors file holds, by the description at its beginning, which needs no torch.
+
+    Raises:
+        ValueError: It is no safetensors file.
+    """
     with path.open("rb") as file:
         length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
-        tensors = json.loads(file.read(length))
-    return sum(math.prod(tensor["shape"]) for name, tensor in tensors.items() if name != "__metadata__")
+        description = file.read(length) if length <= _LONGEST_DESCRIPTION else b""
+    try:
+        tensors = json.loads(description)
+        return sum(math.prod(map(int, tensor["shape"])) for name, tensor in tensors.items() if name != "__metadata__")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise ValueError(f"{path.name!r} is no safetensors file") from None

@@ -14,7 +14,8 @@ from tlhub.models.inspection import inspect_checkpoint, read_description
 from tlhub.models.terms import tell_terms
 from tlhub.models.timm_models import unknown_name
 
-HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "README.md"]
+"""What tlhub reads of a checkpoint, and the card with its licence."""
 HUB_SKIPPED = ["*/*", "*.fp16.safetensors", "*.bf16.safetensors", "*.non_ema.safetensors"]
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".pkl", ".pickle", ".joblib")
 TIMM_OWNER = "timm/"
