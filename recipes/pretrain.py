@@ -46,11 +46,12 @@ def main() -> None:
 def pretrain(recipe: Path, data: Path, out: Path) -> Ending:
     """Make one checkpoint, and print how long that took and how it scores."""
     module = importlib.import_module(f"pretraining.{recipe.stem}")
-    prepared = module.prepare(data, out.with_name(f"{out.name}-data"))
+    work = out.with_name(f"{out.name}-data")
+    prepared = module.prepare(data, work)
     seconds, finished = 0.0, None
     for number, stage in enumerate(yaml.safe_load_all(recipe.read_text(encoding="utf-8")), start=1):
         folder = out.with_name(f"{out.name}-{number}")
-        finished = carry_out(stage, prepared, folder, carried_over(module, finished, folder))
+        finished = carry_out(stage, prepared, folder, carried_over(module, finished, folder, work))
         seconds += sum(finished.metrics["time"].values())
     assert finished is not None
     write_half(finished.folder / "model", out)
@@ -71,13 +72,14 @@ def carry_out(stage: dict[str, Any], prepared: dict[str, Any], folder: Path, sta
     return tlhub.finetune(**options, out=str(folder))
 
 
-def carried_over(module: ModuleType, finished: Run | None, folder: Path) -> Path | None:
+def carried_over(module: ModuleType, finished: Run | None, folder: Path, work: Path) -> Path | None:
     """Return what a stage begins with: None for what its recipe names, else the model before it.
 
-    Where the module has `between`, that may change the model, such as its longest input, and writes it into a folder.
+    Where the module has `architecture`, that writes what the first stage begins with. Where it has `between`, that may
+    change the model, such as its longest input, and writes it into a folder.
     """
     if finished is None:
-        return None
+        return module.architecture(work) if hasattr(module, "architecture") else None
     model = finished.folder / "model"
     return module.between(model, folder.with_name(f"{folder.name}-start")) if hasattr(module, "between") else model
 
