@@ -22,15 +22,15 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 def _options(name: str) -> str:
     classes = {**SECTIONS, **TASK_OPTIONS, "run": RunConfig, "predict": SamplingConfig}
     prefix = f"{name}." if name in SECTIONS else "task_options." if name in TASK_OPTIONS else ""
-    short = {full: f"`--{word}`, " for word, full in SHORT_OPTIONS.items()}
-    rows = ["| option | default | what it is for | has an effect with |", "|---|---|---|---|"]
+    short = {full: f"`--{word}`<br>" for word, full in SHORT_OPTIONS.items()}
+    rows = ["| option | default | what it is for |", "|---|---|---|"]
     for field in dataclasses.fields(classes[name]):
         if not field.metadata.get("help") or field.name in ("task", "task_options"):
             continue
         words, full = field.metadata, f"{prefix}{field.name}"
         default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
         what = words["help"] + (f"; one of {', '.join(words['choices'])}" if words["choices"] else "")
-        cells = (f"{short.get(full, '')}`--{full}`", _value(default), _cell(what), _cell(_scope(words)))
+        cells = (f"{short.get(full, '')}`--{full}`", _value(default), _cell(what) + _scope(words))
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
 
@@ -42,13 +42,13 @@ def _value(default: Any) -> str:
 
 
 def _scope(words: Any) -> str:
-    """Return with what an option has an effect, from its metadata (`tlhub.config.option`)."""
+    """Return words on where an option has an effect, from its metadata (`tlhub.config.option`); none where always."""
     parts = [", ".join(words[kind]) for kind in ("tasks", "strategies", "problems") if words[kind]]
     for kind, negation in (("requires", ""), ("unless", "not ")):
         name, values = words[kind]
         if name:
             parts.append(f"{negation}{name} {' or '.join(map(str, values))}")
-    return "; ".join(parts) or "any run"
+    return f"<br><small>With: {'; '.join(parts)}</small>" if parts else ""
 
 
 def _cell(text: str) -> str:

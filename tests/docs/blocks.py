@@ -105,13 +105,20 @@ class PageError(Exception):
     """A block failed, or printed something else than the page shows."""
 
 
-def run_page(page: Path, folder: Path, programs: Commands) -> str:
+def run_page(page: Path, folder: Path, programs: Commands, *, rewrite: bool = False) -> str:
     """Run the blocks of a page in a folder and return the page with what they printed.
+
+    Args:
+        page: The page.
+        folder: Where to run them.
+        programs: The commands.
+        rewrite: Put all that was printed in where it does not look as the page shows it.
 
     Raises:
         PageError: One of them failed, or printed what does not look as the page shows it.
     """
     content = Content(page)
+    environment = {**programs.environment, "TLHUB_CACHE": str(folder / ".cache")}
     names: dict[str, Any] = {"__name__": "__main__"}
     printed: str | None = None
     _furnish(folder, page)
@@ -121,7 +128,7 @@ def run_page(page: Path, folder: Path, programs: Commands) -> str:
             if before is None or not block.follows or before.kind not in ("run", "install"):
                 raise PageError(f"{where}: output that follows no block which is run")
             if before.kind == "run":
-                content.replace(block, _fitted(block.text, printed or "", where))
+                content.replace(block, _fitted(block.text, printed or "", where, rewrite=rewrite))
         elif block.kind == "file":
             (folder / block.title).parent.mkdir(parents=True, exist_ok=True)
             (folder / block.title).write_text(block.text, encoding="utf-8")
@@ -129,7 +136,7 @@ def run_page(page: Path, folder: Path, programs: Commands) -> str:
             options.from_kwargs(**yaml.safe_load(block.text))
         elif block.kind == "run":
             printed = (_python(block.text, folder, names, where) if block.language == "python"
-                       else _bash(block.text, folder, programs, where))
+                       else _bash(block.text, folder, environment, where))
     return content.text
 
 
@@ -173,8 +180,8 @@ def _furnish(folder: Path, page: Path) -> None:
         shutil.copytree(REPOSITORY / "tlhub", folder / "tlhub", ignore=shutil.ignore_patterns("__pycache__"))
 
 
-def _bash(script: str, folder: Path, programs: Commands, where: str) -> str:
-    done = subprocess.run(["bash", "-euo", "pipefail", "-c", script], cwd=folder, env=programs.environment,
+def _bash(script: str, folder: Path, environment: dict[str, str], where: str) -> str:
+    done = subprocess.run(["bash", "-euo", "pipefail", "-c", script], cwd=folder, env=environment,
                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                           timeout=240, check=False)
     if done.returncode:
@@ -195,7 +202,7 @@ def _as_seen(output: str) -> str:
     return "".join(f"{line.rstrip()}\n" for line in lines if not re.search(r"\d+%\|", line))
 
 
-def _fitted(shown: str, printed: str, where: str) -> str:
+def _fitted(shown: str, printed: str, where: str, *, rewrite: bool = False) -> str:
     """Return the lines that are shown as they were printed now.
 
     Raises:
@@ -221,6 +228,8 @@ def _fitted(shown: str, printed: str, where: str) -> str:
             places = range(max(position, len(there) - len(part)), len(there) - len(part) + 1)
         at = next((at for at in places if _alike(part, there[at:at + len(part)])), None)
         if at is None or (number == 0 and last and len(part) != len(there)):
+            if rewrite:
+                return printed
             raise PageError(f"{where}: shown is\n{shown}\nprinted was\n{printed}")
         result += [*([_ELLIPSIS] if number else []), *there[at:at + len(part)]]
         position = at + len(part)
@@ -239,21 +248,16 @@ def _shape(line: str) -> str:
 
 @contextlib.contextmanager
 def _working_in(folder: Path) -> Iterator[None]:
-    before = Path.cwd()
+    before, cache = Path.cwd(), os.environ.get("TLHUB_CACHE")
     os.chdir(folder)
+    os.environ["TLHUB_CACHE"] = str(folder / ".cache")
     try:
         yield
     finally:
         os.chdir(before)
-
-
-def _run_apart(page: Path, held: contextlib.ExitStack) -> str:
-    """Run a page in a temporary folder, with a cache and a process of its own for its commands."""
-    own = Path(held.enter_context(tempfile.TemporaryDirectory(prefix=f"tlhub-{page.stem}-")))
-    os.environ["TLHUB_CACHE"] = str(own / "cache")
-    (own / "page").mkdir()
-    with Commands(own) as programs:
-        return run_page(page, own / "page", programs)
+        os.environ.pop("TLHUB_CACHE")
+        if cache is not None:
+            os.environ["TLHUB_CACHE"] = cache
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -265,10 +269,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parser.parse_args(argv)
     os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
     failed = 0
-    with contextlib.ExitStack() as held:
+    with tempfile.TemporaryDirectory(prefix="tlhub-docs-") as folder, Commands(Path(folder)) as programs:
         for page in given.pages:
+            (own := Path(folder, page.stem)).mkdir()
             try:
-                content = compare(page, given.printed.read_text()) if given.printed else _run_apart(page, held)
+                content = (compare(page, given.printed.read_text()) if given.printed
+                           else run_page(page, own, programs, rewrite=given.write))
             except PageError as error:
                 failed += 1
                 print(error, file=sys.stderr, flush=True)

@@ -38,7 +38,7 @@ class Commands:
     """A folder with `tlhub` and `python` in it, and the process behind `tlhub`, which ends with the context.
 
     Args:
-        folder: Where to put them, and the cache of prepared data.
+        folder: Where to put them.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -50,8 +50,7 @@ class Commands:
         for program in programs.iterdir():
             program.chmod(0o755)
         path = os.pathsep.join([str(programs), str(Path(sys.executable).parent), os.environ["PATH"]])
-        self.environment = {**os.environ, "PATH": path, "PYTHONPATH": str(REPOSITORY), "COLUMNS": "120",
-                            "TLHUB_CACHE": os.environ.get("TLHUB_CACHE", str(folder / "cache"))}
+        self.environment = {**os.environ, "PATH": path, "PYTHONPATH": str(REPOSITORY), "COLUMNS": "120"}
         self._server: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Commands:
