@@ -68,7 +68,7 @@ def paired_interval(name: str, logits: np.ndarray, others: np.ndarray, labels: n
         logits: Of the one model, as in `bootstrap_intervals`.
         others: Of the other model, of the same shape.
         labels: As in `bootstrap_intervals`.
-        resamples: How many resamples.
+        resamples: How many resamples, at least one.
         seed: What they are drawn from.
         level: The share of resamples inside the interval.
 
@@ -81,11 +81,11 @@ def paired_interval(name: str, logits: np.ndarray, others: np.ndarray, labels: n
     pair = outcome_of(logits, labels), outcome_of(others, labels)
     random, at_a_time = generator(seed, "bootstrap"), max(1, _CHUNK // pair[0].width)
     found: list[np.ndarray] = []
-    for start in range(0, resamples if len(labels) else 0, at_a_time):
+    for start in range(0, resamples, at_a_time):
         chosen = random.integers(0, len(labels), (min(at_a_time, resamples - start), len(labels)), dtype=np.int32)
         one, other = (METRICS[name].measure(outcome.take(chosen)) for outcome in pair)
         found.append(one - other)
-    differences = np.concatenate(found) if found else np.empty(0)
+    differences = np.concatenate(found)
     if not np.isfinite(differences).any():
         return None
     return _pair(np.nanquantile(differences, [(1 - level) / 2, (1 + level) / 2]))

@@ -3,7 +3,7 @@ import time
 import numpy as np
 import pytest
 
-from tlhub.evaluation.intervals import bootstrap_intervals
+from tlhub.evaluation.intervals import bootstrap_intervals, paired_interval
 from tlhub.evaluation.metrics import METRICS, compute
 from tlhub.evaluation.outcomes import ClassOutcome
 from tlhub.seeding import generator
@@ -85,3 +85,22 @@ def test_two_thousand_examples_take_seconds_at_most():
     started = time.process_time()
     bootstrap_intervals(NAMES, logits, labels, resamples=1000, seed=0)
     assert time.process_time() - started < 5
+
+
+def test_a_paired_interval_is_that_of_the_differences_of_each_resample():
+    (one, labels), other = example(count=80), np.random.default_rng(5).normal(size=(80, 4))
+    draws = generator(3, "bootstrap").integers(0, 80, (25, 80), dtype=np.int32)
+    for name in ("accuracy", "f1_macro", "loss"):
+        scores = [compute([name], one[draw], labels[draw])[name] - compute([name], other[draw], labels[draw])[name]
+                  for draw in draws]
+        found = paired_interval(name, one, other, labels, resamples=25, seed=3, level=0.9)
+        assert found == pytest.approx(tuple(np.quantile(scores, [0.05, 0.95])), abs=1e-12)
+
+
+def test_a_paired_interval_of_the_same_answers_is_nothing_and_narrower_than_of_others():
+    logits, labels = example(count=300)
+    assert paired_interval("accuracy", logits, logits, labels, resamples=100, seed=0) == (0.0, 0.0)
+    near = logits + np.random.default_rng(0).normal(size=logits.shape) / 10
+    low, high = paired_interval("accuracy", logits, near, labels, resamples=500, seed=0)
+    alone = bootstrap_intervals(["accuracy"], logits, labels, resamples=500, seed=0)["accuracy"]
+    assert high - low < (alone[1] - alone[0]) / 2
