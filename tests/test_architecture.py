@@ -20,6 +20,7 @@ LAYERS = (
     ("cli",),
     ("doctor", "inventory"),
     ("api",),
+    ("planning",),
     ("proving", "quickstart"),
     ("run",),
     ("finished",),

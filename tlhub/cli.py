@@ -17,7 +17,7 @@ from tlhub.errors import DataError, TlhubError, UsageError, is_disk_full, printa
 from tlhub.evaluation.scores import flat
 from tlhub.launching import Ending
 from tlhub.limits import check_sampling
-from tlhub.parsers import FINETUNE, PROVE, Command, one_line, suggestion
+from tlhub.parsers import FINETUNE, PLAN, PROVE, Command, one_line, suggestion
 from tlhub.stopping import listening
 
 EVALUATE = Command("evaluate", "Score a finished run on data.", {"run": "the run's folder"}, ("data",))
@@ -56,7 +56,7 @@ def recipe(body: Callable[[dict[str, Any]], object], *, task: str, argv: Sequenc
     Raises:
         SystemExit: Always.
 
-    Example:
+    Examples:
         >>> def main(options):
         ...     run = tlhub.finetune("text-classification", **options)
         ...     print(run.metrics["test"]["accuracy"])
@@ -157,6 +157,19 @@ def _prove(argv: list[str]) -> Ending:
     return Ending(1, f"does not hold: {', '.join(report.failed)}") if report.failed else Ending(0)
 
 
+def _plan(argv: list[str]) -> Ending:
+    config, choices = _asked(argv, PLAN)
+    _engine()
+    from tlhub.planning.plan import plan
+    from tlhub.planning.tables import lines
+
+    # A file's folder is that of the run.
+    found = plan(replace(config, {"out": choices.get("out")}), overwrite=choices.get("overwrite", False))
+    for line in lines(found):
+        print(printable(line))
+    return Ending(0)
+
+
 def _evaluate(argv: list[str]) -> Ending:
     given = EVALUATE.arguments(argv)
     section = given.get("data", {})
@@ -250,7 +263,7 @@ def _doctor(argv: list[str]) -> Ending:
 
 
 _COMMANDS: tuple[tuple[Command, Callable[[list[str]], Ending]], ...] = (
-    (FINETUNE, _finetune), (PROVE, _prove), (EVALUATE, _evaluate), (PREDICT, _predict),
+    (FINETUNE, _finetune), (PLAN, _plan), (PROVE, _prove), (EVALUATE, _evaluate), (PREDICT, _predict),
     (DATA_CHECK, _data_check), (QUICKSTART, _quickstart), (MODELS, _models), (DOCTOR, _doctor))
 
 

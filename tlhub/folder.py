@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 from collections.abc import Iterator
@@ -229,6 +230,50 @@ def _is_to_be_cleared(folder: RunFolder, config: RunConfig, *, overwrite: bool) 
     return False
 
 
+def result_folder(config: RunConfig, result: str, *, parent: str, noun: str, others: str | None = None,
+                  overwrite: bool) -> Path:
+    """Return the folder of a command that leaves one file, made where it is new.
+
+    Args:
+        config: As given; `out` names the folder, otherwise it is `<parent>/<task>-<n>` with the next n.
+        result: The file, which is removed.
+        parent: Where folders without a name go.
+        noun: What the folder holds, for messages.
+        others: A folder within it that is removed likewise.
+        overwrite: Replace what the command has left there before.
+
+    Raises:
+        UsageError: It holds something, or cannot be made.
+    """
+    folder = Path(config.out) if config.out else _next_path(Path(parent), config.task)
+    given = f"--out {str(folder)!r}"
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{given} is a file; name a folder that is new or empty")
+    found = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    if result in found and not overwrite:
+        raise UsageError(f"{given} holds {noun}; name another folder, or pass --overwrite")
+    if found - {result, others}:
+        raise UsageError(f"{given} is not empty and holds more than {noun}; name another folder")
+    (folder / result).unlink(missing_ok=True)
+    if others is not None:
+        shutil.rmtree(folder / others, ignore_errors=True)  # what was stopped on the way has no result
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{given} cannot be written ({error.strerror}); name another folder") from error
+    return folder
+
+
+def _next_path(parent: Path, task: str) -> Path:
+    return parent / f"{task}-{max(_numbers(parent, task), default=0) + 1}"
+
+
+def _numbers(parent: Path, task: str) -> list[int]:
+    """Return the numbers of the folders `<task>-<n>`, ascending."""
+    pattern = re.compile(re.escape(task) + r"-(\d+)")
+    return sorted(int(match[1]) for path in parent.glob(f"{task}-*") if (match := pattern.fullmatch(path.name)))
+
+
 def plain_identity(config: RunConfig) -> dict[str, Any]:
     """Return what a configuration is, as it reads back from YAML."""
     return _plain(identity(config))
@@ -247,13 +292,20 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 
 def _default_path(config: RunConfig) -> Path:
-    pattern = re.compile(re.escape(config.task) + r"-(\d+)")
     root = Path("runs")
-    numbers = sorted(int(match[1]) for path in root.glob(f"{config.task}-*") if (match := pattern.fullmatch(path.name)))
-    for number in reversed(numbers):
+    for number in reversed(_numbers(root, config.task)):
         if RunFolder(root / f"{config.task}-{number}").is_unfinished(config):
             return root / f"{config.task}-{number}"
-    return root / f"{config.task}-{(numbers or [0])[-1] + 1}"
+    return _next_path(root, config.task)
+
+
+def finite(value: Any) -> Any:
+    """Return plain values with null for numbers that JSON does not have."""
+    if isinstance(value, dict):
+        return {key: finite(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _plain(value: dict[str, Any]) -> dict[str, Any]:

@@ -142,6 +142,11 @@ PROVE = dataclasses.replace(
     FINETUNE, name="prove", words="Show on a little of the data that what a run promises holds for this configuration.",
     actions={**FINETUNE.actions, "overwrite": "replace the proofs in --out"})
 
+PLAN = dataclasses.replace(
+    FINETUNE, name="plan", words="Compare checkpoints for a data set, and tell how to transfer and what that takes.",
+    sections=("model", "data", "train"),
+    actions={**FINETUNE.actions, "overwrite": "replace the plan in --out"})
+
 
 def option_names() -> tuple[str, ...]:
     """Return the full names of all options of a run."""

@@ -164,13 +164,7 @@ def _read(config: RunConfig, task: Task, accelerator: Accelerator, lost: Mapping
     for note in data.notes if accelerator.is_main_process else ():
         logger.info(note)
     check_target(task, config, data.target)
-    checkpoint = load_checkpoint(
-        config.model, auto_model=task.auto_model, auto_processor=task.auto_processor,
-        label_names=data.target.names[-1:] if config.model.sigmoid else data.target.names,
-        problem_type=data.target.problem_type, pretrained=STRATEGIES.get(config.strategy.name).pretrained,
-        seed=config.seed)
-    lay_out(checkpoint.model)
-    task.settle(checkpoint, data)
+    checkpoint = fitting_checkpoint(config, task, data)
     inputs: dict[str, Inputs] = {}
     with _noting(found):
         config = _resolve(config, task, data, checkpoint, accelerator)
@@ -178,6 +172,27 @@ def _read(config: RunConfig, task: Task, accelerator: Accelerator, lost: Mapping
         for split, examples in data.splits.items() if not found else ():
             inputs[split] = task.inputs(examples, checkpoint.processor, config, fingerprint=data.fingerprint + split)
     return _Prepared(config, data, checkpoint, inputs)
+
+
+def fitting_checkpoint(config: RunConfig, task: Task, data: PreparedData) -> Checkpoint:
+    """Load the checkpoint of a run, with an output for each of the data's labels.
+
+    Args:
+        config: The run.
+        task: What is predicted.
+        data: The data as prepared.
+
+    Raises:
+        CheckpointError: It is missing, damaged, or of a kind that does not fit the task.
+    """
+    checkpoint = load_checkpoint(
+        config.model, auto_model=task.auto_model, auto_processor=task.auto_processor,
+        label_names=data.target.names[-1:] if config.model.sigmoid else data.target.names,
+        problem_type=data.target.problem_type, pretrained=STRATEGIES.get(config.strategy.name).pretrained,
+        seed=config.seed)
+    lay_out(checkpoint.model)
+    task.settle(checkpoint, data)
+    return checkpoint
 
 
 @contextmanager

@@ -46,7 +46,7 @@ def test_help_needs_no_torch():
 
 def test_every_promised_command_is_there():
     assert [command.name for command, _ in cli._COMMANDS] == [
-        "finetune", "prove", "evaluate", "predict", "data check", "quickstart", "models", "doctor"]
+        "finetune", "plan", "prove", "evaluate", "predict", "data check", "quickstart", "models", "doctor"]
 
 
 @pytest.mark.parametrize(

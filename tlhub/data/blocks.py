@@ -129,6 +129,11 @@ class GenerationInputs:
         """Return the number of blocks."""
         return len(self._windows.starts)
 
+    @property
+    def records(self) -> np.ndarray:
+        """The record that each block is a part of, as the tokenizer has them, int64, shape (n,)."""
+        return np.asarray(np.searchsorted(self._tokens.starts, self._windows.starts, side="right") - 1)
+
     def check_length(self) -> None:
         """Refuse what is too little to train on: no example at all, or texts that are shorter than a block together.
 

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
-import math
-import re
 import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from tlhub.config import RunConfig
 from tlhub.environment import versions
 from tlhub.errors import CheckpointError, DataError, StoppedError, TlhubError, UsageError
+from tlhub.folder import finite, result_folder
 from tlhub.options import check
 from tlhub.proving.agreement import prove_accumulation, prove_processes, prove_resume
 from tlhub.proving.artefact import Reloaded, prove_labels, prove_reload, reload
@@ -57,7 +55,7 @@ def prove(config: RunConfig, *, overwrite: bool = False) -> Report:
     """
     started = time.perf_counter()
     check(config)
-    folder = _open_folder(config, overwrite=overwrite)
+    folder = result_folder(config, RESULT, parent="proofs", noun="proofs", others=_RUNS, overwrite=overwrite)
     logger.info("small runs of %d steps of %d examples, %d steps where processes and accumulation are compared", STEPS,
                 BATCH, COMPARED)
     with without_notes():
@@ -69,7 +67,7 @@ def prove(config: RunConfig, *, overwrite: bool = False) -> Report:
         "proofs": [{"name": proof.name, "seconds": round(proof.seconds, 2), **asdict(proof.finding)}
                    for proof in proofs],
         "versions": versions()}
-    text = json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(finite(content), indent=2, ensure_ascii=False, allow_nan=False)
     (folder / RESULT).write_text(text + "\n", encoding="utf-8")
     if not report.failed:
         shutil.rmtree(folder / _RUNS, ignore_errors=True)
@@ -138,42 +136,3 @@ class _Proofs:
         if self._reloaded is None:
             return Finding(FAILS, "not shown, since the saved model could not be used")
         return prove_labels(self.subject, self._run(), self._reloaded)
-
-
-def _finite(value: Any) -> Any:
-    """Return plain values with null for numbers that JSON does not have."""
-    if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _open_folder(config: RunConfig, *, overwrite: bool) -> Path:
-    """Return the folder of the proofs, made where it is new.
-
-    Raises:
-        UsageError: It holds something, or cannot be made.
-    """
-    folder = Path(config.out) if config.out else _next_folder(config.task)
-    given = f"--out {str(folder)!r}"
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{given} is a file; name a folder that is new or empty")
-    found = {path.name for path in folder.iterdir()} if folder.exists() else set()
-    if RESULT in found and not overwrite:
-        raise UsageError(f"{given} holds proofs; name another folder, or pass --overwrite")
-    if found - {RESULT, _RUNS}:
-        raise UsageError(f"{given} is not empty and holds more than proofs; name another folder")
-    (folder / RESULT).unlink(missing_ok=True)
-    shutil.rmtree(folder / _RUNS, ignore_errors=True)  # those that were stopped on the way have no result
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"{given} cannot be written ({error.strerror}); name another folder") from error
-    return folder
-
-
-def _next_folder(task: str) -> Path:
-    numbers = [int(match[1]) for path in Path("proofs").glob(f"{task}-*")
-               if (match := re.fullmatch(re.escape(task) + r"-(\d+)", path.name))]
-    return Path("proofs") / f"{task}-{max(numbers, default=0) + 1}"

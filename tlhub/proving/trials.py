@@ -194,9 +194,13 @@ def apart(one: float, other: float) -> float:
 
 
 @contextmanager
-def without_notes() -> Iterator[None]:
-    """Silence what runs tell of themselves, but not their warnings; what proofs tell goes through."""
-    logger, own = logging.getLogger("tlhub"), logging.getLogger("tlhub.proving")
+def without_notes(speaker: str = "tlhub.proving") -> Iterator[None]:
+    """Silence what runs tell of themselves, but not their warnings.
+
+    Args:
+        speaker: The logger whose notes go through.
+    """
+    logger, own = logging.getLogger("tlhub"), logging.getLogger(speaker)
     level = logger.level
     if level != logging.DEBUG:
         own.setLevel(level)

@@ -1,0 +1,278 @@
+"""Which checkpoint, and how to transfer: candidates compared, costs estimated, and the command to type."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import shlex
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tlhub import options
+from tlhub.config import SHORT_OPTIONS, SINGLE_LABEL, RunConfig, as_dict, replace
+from tlhub.data.prepare import prepare
+from tlhub.environment import versions
+from tlhub.errors import CheckpointError, UsageError
+from tlhub.folder import finite, result_folder
+from tlhub.parsers import one_line
+from tlhub.planning.advice import Advice, Situation, advise
+from tlhub.planning.candidates import Candidate, Subject, examine
+from tlhub.planning.estimates import Cost, Estimates
+from tlhub.planning.memory import PeakMemory
+from tlhub.planning.scores import weighted_tau
+from tlhub.proving.trials import without_notes
+from tlhub.registry import TASKS
+from tlhub.run import check_target
+from tlhub.training.processes import make_accelerator
+
+logger = logging.getLogger(__name__)
+
+RESULT = "plan.json"
+_MOST_KEPT = 3
+_LARGER = 1.5
+"""How many times as large as the best one the largest candidate has to be for its size to count."""
+_LEAST_ORDERED = 3
+"""Candidates from which on the agreement of two orders is told."""
+_NOT_OF_RUNS = ("model.name", "strategy.name", "out", "task")
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A candidate that is worth running.
+
+    Attributes:
+        candidate: The candidate.
+        reason: Why.
+        costs: Of each strategy.
+        advice: How to transfer.
+        command: What to type.
+    """
+
+    candidate: Candidate
+    reason: str
+    costs: tuple[Cost, ...]
+    advice: Advice
+    command: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What was found.
+
+    Attributes:
+        folder: Where `plan.json` is.
+        task: What is predicted.
+        source: The data as named.
+        examples: Of training; blocks or texts of a corpus.
+        compared: Examples that candidates were compared on.
+        rarest: Training examples of the rarest class; None where there are no classes.
+        grouped: Whether examples belong to groups, which leave-one-out does not keep apart.
+        ranked: The candidates, the best first.
+        by_size: Names of the candidates, the largest first.
+        skipped: Why others cannot serve the task, by name.
+        agreement: Weighted tau of the order by score with those by other things, where there are enough candidates.
+        kept: What is worth running, the best first.
+        limit: Bytes of memory that a run may take.
+        device: Where.
+        seconds: What planning took.
+    """
+
+    folder: Path
+    task: str
+    source: str
+    examples: int
+    compared: int
+    rarest: int | None
+    grouped: bool
+    ranked: tuple[Candidate, ...]
+    by_size: tuple[str, ...]
+    skipped: Mapping[str, str]
+    agreement: Mapping[str, float]
+    kept: tuple[Kept, ...]
+    limit: int
+    device: str
+    seconds: float
+
+
+def plan(config: RunConfig, *, overwrite: bool = False) -> Plan:
+    """Compare checkpoints for a data set, estimate what each strategy takes, and write `plan.json`.
+
+    Nothing is trained but for a few steps on a few examples, whose result is thrown away.
+
+    Args:
+        config: As for `tlhub finetune`; `model.name` names several checkpoints, separated by commas, and `out` the
+            folder, otherwise `plans/<task>-<n>`. The strategy is not looked at.
+        overwrite: Replace the plan in the folder.
+
+    Raises:
+        UsageError: The configuration cannot be used.
+        CheckpointError: No candidate can serve the task.
+        DataError: The data cannot be used.
+    """
+    started = time.perf_counter()
+    config = replace(config, {"launch.num_processes": 1})
+    options.check(config)
+    names = candidate_names(config.model.name)
+    if config.model.revision is not None and len(names) > 1:
+        raise UsageError(f"--model.revision {config.model.revision!r} is given for {len(names)} checkpoints; name one "
+                         "checkpoint, or leave it out")
+    accelerator = make_accelerator(config)
+    if accelerator.num_processes > 1:
+        raise UsageError(f"tlhub plan is run by {accelerator.num_processes} processes, and works in one; start it "
+                         "without a launcher")
+    folder = result_folder(config, RESULT, parent="plans", noun="a plan", overwrite=overwrite)
+    task = TASKS.get(config.task)()
+    data = prepare(config.data, task.modality, problems=task.problems, seed=config.seed,
+                   keywords=task.keywords(config))
+    for note in data.notes:
+        logger.info(note)
+    check_target(task, config, data.target)
+    subject = Subject(config, data, accelerator)
+    ranked, skipped = _ranked(subject, names)
+    by_size = sorted(ranked, key=lambda candidate: -candidate.parameters)
+    kept = []
+    for candidate, reason in _worth_running(ranked, by_size[0]):
+        logger.info("%s: a few steps of each strategy", candidate.name)
+        with without_notes("tlhub.planning"):
+            kept.append(_kept(subject, candidate, reason))
+    labels = data.splits["train"].labels
+    found = Plan(folder, config.task, config.data.source, len(data.splits["train"]), len(subject.compared),
+                 int(np.bincount(labels).min()) if data.target.problem_type == SINGLE_LABEL else None,
+                 subject.compared.groups is not None, tuple(ranked), tuple(each.name for each in by_size), skipped,
+                 _agreement(ranked), tuple(kept), PeakMemory(accelerator.device).limit(), str(accelerator.device),
+                 time.perf_counter() - started)
+    (folder / RESULT).write_text(json.dumps(finite(content(found)), indent=2, ensure_ascii=False) + "\n",
+                                 encoding="utf-8")
+    return found
+
+
+def candidate_names(given: str) -> list[str]:
+    """Return the checkpoints that `--model` names, each once.
+
+    Raises:
+        UsageError: It names none.
+    """
+    if Path(given).expanduser().is_dir():
+        return [given]
+    names = list(dict.fromkeys(name.strip() for name in given.split(",") if name.strip()))
+    if not names:
+        raise UsageError(f"--model {given!r} names no checkpoint; name one or several, separated by commas")
+    return names
+
+
+def _ranked(subject: Subject, names: Sequence[str]) -> tuple[list[Candidate], dict[str, str]]:
+    """Return the candidates, the best first, and why others cannot serve.
+
+    Raises:
+        CheckpointError: None can.
+        UsageError: An option does not fit the only candidate.
+    """
+    found, skipped = [], {}
+    for number, name in enumerate(names, start=1):
+        logger.info("%s (%d of %d)", name, number, len(names))
+        try:
+            with without_notes("tlhub.planning"):
+                found.append(examine(subject, name))
+        except (CheckpointError, UsageError) as error:
+            if len(names) == 1:
+                raise
+            logger.warning("%s is left out: %s", name, one_line(str(error)))
+            skipped[name] = str(error)
+    if not found:
+        raise CheckpointError(f"none of the {len(names)} checkpoints can serve {subject.config.task}: "
+                              + "; ".join(skipped.values()))
+    return sorted(found, key=lambda candidate: -candidate.merit), skipped
+
+
+def _worth_running(ranked: Sequence[Candidate], largest: Candidate) -> list[tuple[Candidate, str]]:
+    """Return the best candidate, those within one standard error of it, and the largest one, with the reason.
+
+    Size says of unlike candidates what features do not (Renggli et al. 2022, "Which model to transfer?"): the best by
+    either together are seldom far from the best there is.
+    """
+    best, *others = ranked
+    found = [(best, "the best score" if others else "the only candidate")]
+    found += [(other, "within one standard error of the best") for other in others if other.within_error(best)]
+    if largest not in [candidate for candidate, _ in found] and largest.parameters >= _LARGER * best.parameters:
+        found.insert(min(len(found), _MOST_KEPT - 1), (largest, "the largest, whose features may improve most"))
+    return found[:_MOST_KEPT]
+
+
+def _kept(subject: Subject, candidate: Candidate, reason: str) -> Kept:
+    estimates = Estimates(subject, candidate.name)
+    costs = estimates.all()
+    labels = subject.data.splits["train"].labels
+    counts = np.bincount(labels) if subject.data.target.problem_type == SINGLE_LABEL else None
+    situation = Situation(
+        modality=subject.task.modality, examples=estimates.examples,
+        rarest=None if counts is None else int(counts.min()),
+        imbalance=None if counts is None else float(counts.max() / max(counts.min(), 1)),
+        score=candidate.score, standard_error=candidate.standard_error, kinds=candidate.kinds or {},
+        half=candidate.half, masked=candidate.masked, parameters=candidate.parameters, tokens=estimates.tokens,
+        adapter=next((cost.trained for cost in costs if cost.strategy == "lora"), None))
+    advice = advise(situation, costs, subject.config)
+    return Kept(candidate, reason, tuple(costs), advice, command(subject.config, candidate.name, advice))
+
+
+def command(config: RunConfig, name: str, advice: Advice) -> str:
+    """Return what to type for a run as advised: every option that was given, but for those without an effect there.
+
+    Args:
+        config: As given.
+        name: Of the checkpoint.
+        advice: How to transfer.
+    """
+    given = options.dotted(as_dict(config))
+    plain = options.dotted(as_dict(RunConfig()))
+    values = {key: value for key, value in given.items() if key not in _NOT_OF_RUNS and value != plain.get(key)}
+    run = replace(config, {"model.name": name, "strategy.name": advice.strategy})
+    values = {key: value for key, value in values.items() if key not in options.without_effect(run, list(values))}
+    words = ["tlhub", "finetune", config.task, "--model", name, "--data", str(values.pop("data.source")),
+             "--strategy", advice.strategy]
+    short = {full: brief for brief, full in SHORT_OPTIONS.items()}
+    own = values.pop("task_options", {})
+    for key, value in {**values, **{f"task_options.{key}": value for key, value in own.items()},
+                       **advice.options}.items():
+        words += [f"--{short.get(key, key)}", ",".join(value) if isinstance(value, list) else str(value)]
+    return shlex.join(words)
+
+
+def _agreement(ranked: Sequence[Candidate]) -> dict[str, float]:
+    """Return the weighted tau of the order by score with the other orders."""
+    if len(ranked) < _LEAST_ORDERED:
+        return {}
+    merits = [candidate.merit for candidate in ranked]
+    found = {"size": weighted_tau(merits, [candidate.parameters for candidate in ranked])}
+    for name, values in (("kNN", [candidate.knn for candidate in ranked]),
+                         ("LogME", [candidate.logme for candidate in ranked])):
+        if all(value is not None for value in values):
+            found[name] = weighted_tau(merits, [value for value in values if value is not None])
+    return {name: value for name, value in found.items() if not math.isnan(value)}
+
+
+def content(found: Plan) -> dict[str, Any]:
+    """Return what `plan.json` holds."""
+    best = found.ranked[0]
+    candidates = []
+    for place, candidate in enumerate(found.ranked, start=1):
+        gap, error = candidate.behind(best)
+        candidates.append({
+            "name": candidate.name, "place": place, "place_by_size": 1 + found.by_size.index(candidate.name),
+            "measure": candidate.measure, "score": candidate.score, "standard_error": candidate.standard_error,
+            "behind": gap, "behind_standard_error": error, "within_one_error": candidate.within_error(best),
+            "features": candidate.features, "by_features": candidate.kinds, "with_half": candidate.half,
+            "knn": candidate.knn, "logme": candidate.logme, "parameters": candidate.parameters,
+            "pretraining": candidate.pretraining})
+    return {
+        "task": found.task, "data": found.source, "examples": found.examples, "compared": found.compared,
+        "rarest_class": found.rarest, "candidates": candidates, "skipped": dict(found.skipped),
+        "agreement": dict(found.agreement),
+        "kept": [{"name": kept.candidate.name, "reason": kept.reason, "advice": asdict(kept.advice),
+                  "costs": [asdict(cost) for cost in kept.costs], "command": kept.command} for kept in found.kept],
+        "memory_limit": found.limit, "device": found.device, "seconds": round(found.seconds, 2), "versions": versions()}
