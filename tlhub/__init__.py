@@ -24,10 +24,11 @@ def __getattr__(name: str) -> Any:
     Raises:
         AttributeError: There is no such name.
     """
-    if name == "tasks":
-        return importlib.import_module("tlhub.tasks")
-    if name in __all__:
-        return vars(importlib.import_module("tlhub.api"))[name]
+    with environment.loading():
+        if name == "tasks":
+            return importlib.import_module("tlhub.tasks")
+        if name in __all__:
+            return vars(importlib.import_module("tlhub.api"))[name]
     raise AttributeError(f"module 'tlhub' has no attribute {name!r}")
 
 

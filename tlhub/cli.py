@@ -11,7 +11,7 @@ from dataclasses import asdict
 from types import ModuleType
 from typing import Any
 
-from tlhub import __version__, launching, options
+from tlhub import __version__, environment, launching, options
 from tlhub.config import RunConfig, SamplingConfig, replace
 from tlhub.errors import DataError, TlhubError, UsageError, is_disk_full, printable
 from tlhub.evaluation.scores import flat
@@ -146,6 +146,7 @@ def _finetune(argv: list[str]) -> Ending:
 
 def _prove(argv: list[str]) -> Ending:
     config, choices = _asked(argv, PROVE)
+    _engine()
     from tlhub.proving.prove import prove
 
     # A file's folder is that of the run; proofs go there only if the command says so.
@@ -283,7 +284,7 @@ def _needs_launch(config: RunConfig) -> bool:
 def _engine() -> ModuleType:
     """Import what carries out runs; libraries that are interrupted while they are loaded fail in every way."""
     with listening() as stop:
-        with stop.deferring("when the libraries are loaded"):
+        with stop.deferring("when the libraries are loaded"), environment.loading():
             from tlhub import run
         stop.raise_if_requested()
     return run

@@ -1,3 +1,4 @@
+import gc
 import subprocess
 import sys
 from pathlib import Path
@@ -107,3 +108,20 @@ def test_what_needs_the_compiled_part_says_so():
 
     with pytest.raises(RuntimeError, match="compiled part"):
         torchaudio.functional.forced_align(torch.zeros(1, 4, 3), torch.zeros(1, 2, dtype=torch.int32))
+
+
+def test_garbage_is_not_collected_while_libraries_are_loaded():
+    assert gc.isenabled()
+    with environment.loading():
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    with pytest.raises(ImportError), environment.loading():
+        raise ImportError("no such library")
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        with environment.loading():
+            assert not gc.isenabled()
+        assert not gc.isenabled()
+    finally:
+        gc.enable()

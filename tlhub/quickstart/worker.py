@@ -15,13 +15,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tlhub import launching
+from tlhub import environment, launching
 from tlhub.errors import StoppedError, TlhubError
 from tlhub.parsers import one_line
-from tlhub.quickstart.findings import find
-from tlhub.quickstart.runs import carry_out
 from tlhub.quickstart.shows import Show
 from tlhub.stopping import listening
+
+with environment.loading():
+    from tlhub.quickstart.findings import find
+    from tlhub.quickstart.runs import carry_out
 
 
 def main(parent: int) -> None:
