@@ -68,7 +68,7 @@ def option(default: Any, words: str, *, strategies: tuple[str, ...] = (), tasks:
 class ModelConfig:
     """Which checkpoint, and what is put on top of it."""
 
-    name: str = option("", "Hub id, folder, or the folder of a tlhub run")
+    name: str = option("", "Hub id, folder, the folder of a tlhub run, or a checkpoint of tlhub's own (builtin/vision)")
     revision: str | None = option(None, "branch, tag or commit of a Hub checkpoint")
     head: str = option("linear", "'linear', or the widths of an MLP such as '1024,512'", strategies=HEAD_STRATEGIES,
                        tasks=HEADED_TASKS)
@@ -93,7 +93,7 @@ class ModelConfig:
 class DataConfig:
     """Which data, which columns, and how they are divided."""
 
-    source: str = option("", "folder, file or Hub id of the data set")
+    source: str = option("", "folder, file or Hub id of the data set, or one of tlhub's own (builtin/digits)")
     text_column: str | None = option(None, "column that holds the text", tasks=(*TEXT_TASKS, *GENERATION_TASKS))
     text_pair_column: str | None = option(None, "column that holds the second text of a pair", tasks=TEXT_TASKS)
     prompt_column: str | None = option(None, "column that holds what a completion answers", tasks=GENERATION_TASKS)

@@ -18,6 +18,7 @@ from tlhub.config import GENERATION_TASKS, DataConfig, RunConfig, SamplingConfig
 from tlhub.data.batches import Inputs
 from tlhub.data.prepare import prepare_evaluation
 from tlhub.data.prompts import prompt_tokens, spoken
+from tlhub.data.sources import place_of
 from tlhub.data.targets import Target
 from tlhub.errors import CheckpointError, UsageError
 from tlhub.folder import RunFolder
@@ -210,7 +211,8 @@ class Run:
         kept = [*_LAYOUT, "split_column", "group_column"] if source == self.config.data.source else _LAYOUT
         named = {name: own[name] for name in kept if own[name] not in (None, [])}
         table = named.get("metadata")
-        if table and "metadata" not in choices and Path(source).is_dir() and not (Path(source) / table).exists():
+        place = place_of(dataclasses.replace(self.config.data, source=source))
+        if table and "metadata" not in choices and place.is_dir() and not (place / table).exists():
             logger.info("%r has no table %r as the run's data have; its folders are taken for classes", source, table)
             named = {name: value for name, value in named.items() if name not in _OF_TABLE}
         for one, other in (("label_column", "target_columns"), ("target_columns", "label_column")):

@@ -76,7 +76,7 @@ def read_source(data: DataConfig, modality: str) -> Source:
     """
     if not data.source:
         raise UsageError("no data given; name a folder, a file or a Hub id with --data")
-    path = data_folder(data.source, cache_root(data)) if is_builtin(data.source) else Path(data.source).expanduser()
+    path = place_of(data)
     if path.is_file():
         source = _from_file(path, data, modality)
     elif path.is_dir():
@@ -90,6 +90,15 @@ def read_source(data: DataConfig, modality: str) -> Source:
         raise DataError(f"data.split_column {data.split_column!r} has no effect: '{data.source}' already comes in the "
                         f"splits {', '.join(source.splits)}; leave the option out")
     return source
+
+
+def place_of(data: DataConfig) -> Path:
+    """Return where a data set lies, or would lie if its source is no Hub id.
+
+    Raises:
+        DataError: The source has a name of tlhub's own, and there is no such data set.
+    """
+    return data_folder(data.source, cache_root(data)) if is_builtin(data.source) else Path(data.source).expanduser()
 
 
 def _from_file(path: Path, data: DataConfig, modality: str) -> Source:

@@ -259,3 +259,20 @@ def test_inputs_of_predictions(tmp_path):
     with pytest.raises(DataError, match="no file and no folder"):
         list_files(str(tmp_path / "none"), "image")
     assert read_lines(write(tmp_path / "a.txt", "one\r\n\n two \n")) == ["one", "two"]
+
+
+@pytest.mark.parametrize(("name", "modality", "least"), [
+    ("digits", "image", 1797), ("messages", "text", 420), ("wake_word", "audio", 500),
+    ("python_reference", "corpus", 60),
+])
+def test_data_sets_of_our_own_win_over_folders(tmp_path, config, monkeypatch, name, modality, least):
+    write(tmp_path / "builtin" / name / "train.csv", csv_rows(8))
+    monkeypatch.chdir(tmp_path)
+    counts = found(read_source(config(f"builtin/{name}"), modality))
+    assert set(counts) == {"train", "validation", "test"}
+    assert sum(counts.values()) >= least
+
+
+def test_a_misspelt_data_set_of_our_own(config):
+    with pytest.raises(DataError, match=r"'builtin/digit' is no data set that tlhub brings; valid: builtin/digits, "):
+        read_source(config("builtin/digit"), "image")
