@@ -39,7 +39,7 @@ from tlhub import options
 
 REPOSITORY = Path(__file__).parents[2]
 PAGES = (REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md")))
-APART = ("needs the Hub", "needs several GPUs", "needs several machines", "takes three minutes")
+APART = ("needs the Hub", "needs several GPUs", "needs several machines", "takes three minutes", "needs Chromium")
 """Titles of `bash` blocks that cannot run in every test, which are the reasons."""
 CHANGING = ("writing-a-task.md",)
 """Pages that change the package, each a copy of its own."""
@@ -183,7 +183,7 @@ def _furnish(folder: Path, page: Path) -> None:
 def _bash(script: str, folder: Path, environment: dict[str, str], where: str) -> str:
     done = subprocess.run(["bash", "-euo", "pipefail", "-c", script], cwd=folder, env=environment,
                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                          timeout=240, check=False)
+                          check=False)
     if done.returncode:
         raise PageError(f"{where}: exit code {done.returncode}\n{done.stdout}")
     return _as_seen(done.stdout)
@@ -269,11 +269,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parser.parse_args(argv)
     os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
     failed = 0
-    with tempfile.TemporaryDirectory(prefix="tlhub-docs-") as folder, Commands(Path(folder)) as programs:
+    with contextlib.ExitStack() as held:
+        folder = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="tlhub-docs-")))
+        programs = None if given.printed else held.enter_context(Commands(folder))
         for page in given.pages:
-            (own := Path(folder, page.stem)).mkdir()
+            (own := folder / page.stem).mkdir()
             try:
-                content = (compare(page, given.printed.read_text()) if given.printed
+                content = (compare(page, given.printed.read_text()) if programs is None
                            else run_page(page, own, programs, rewrite=given.write))
             except PageError as error:
                 failed += 1
