@@ -5,14 +5,14 @@ from __future__ import annotations
 KEYWORD = "hey tilly"
 
 NEAR_MISSES = (
-    "hey billy", "hey milly", "hey silly", "hey chilly", "hey tilda", "hey tally", "hey telly", "hey tiny",
-    "hey till", "hey tim", "hey tulip", "hey there", "hey hey", "hey", "tilly", "tilly tilly", "okay tilly",
-    "hi dilly", "tilly hey", "hay in the barn", "hey italy", "until he", "they tell me", "hey tea",
+    "hey billy", "hey silly", "hey telly", "hey tiny", "hey tim", "hey tulip", "hey there", "hey hey", "hey", "tilly",
+    "tilly tilly", "tilly hey", "hi dilly", "hay in the barn", "hey italy", "until he", "they tell me", "hey tea",
+    "hey molly", "hey julia", "hey you", "hey wait", "day by day", "a city",
 )
 """Like the keyword in sound, or a part of it, or its parts in another order."""
 NEW_NEAR_MISSES = (
-    "hey lily", "hey hilly", "hey taylor", "hey tommy", "hey timmy", "hey pilly", "say till eight", "tilly wait",
-    "hey tilt", "hate chilli", "hey teddy", "a tiny",
+    "hey lily", "hey taylor", "hey tommy", "say till eight", "tilly wait", "hate chilli", "hey teddy", "a tiny",
+    "hey sue", "hey man", "they will", "pretty",
 )
 """The same, in the test split alone."""
 OTHERS = (
@@ -32,17 +32,17 @@ NEW_OTHERS = (
 VOICES = {
     "train": (
         "Alex", "Alicia", "Andrea", "Andy", "Denis", "Diogo", "Gene", "Gene2", "Henrique", "Hugo", "Lee", "Marco",
-        "Mario", "Michael", "adam", "anika", "antonio", "belinda", "benjamin", "boris", "caleb", "edward", "edward2",
-        "gustave", "iven", "iven2", "linda", "max", "michel", "norbert", "pablo", "robert", "steph", "steph2",
+        "Mario", "Michael", "adam", "anika", "antonio", "belinda", "benjamin", "miguel", "aunty", "edward", "edward2",
+        "john", "iven", "iven2", "linda", "max", "michel", "norbert", "pablo", "robert", "steph", "steph2",
         "victor", "klatt2",
     ),
     "validation": (
-        "Annie", "Mike", "aunty", "david", "marcelo", "quincy", "shelby", "travis",
+        "Annie", "Mike", "caleb", "david", "marcelo", "quincy", "shelby", "travis",
     ),
     "test": (
-        "Jacky", "Nguyen", "Storm", "ed", "grandma", "grandpa", "john", "miguel", "paul", "pedro", "rob", "sandro",
+        "Jacky", "Nguyen", "Storm", "ed", "grandma", "grandpa", "gustave", "boris", "paul", "pedro", "rob", "sandro",
         "announcer", "klatt4",
     ),
 }
-"""Variants of espeak-ng by split. Relatives (`steph`, `steph2`) are on one side. The numbered ones (`m1`, `f1`), which
-`builtin/audio` was pretrained with, are not among them."""
+"""Variants of espeak-ng by split. Relatives (`steph` and `steph2`, `michel` and `miguel`) are on one side. The numbered
+ones (`m1`, `f1`), which `builtin/audio` was pretrained with, are not among them."""

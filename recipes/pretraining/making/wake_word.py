@@ -17,18 +17,18 @@ from making.phrases import KEYWORD, NEAR_MISSES, NEW_NEAR_MISSES, NEW_OTHERS, OT
 
 RATE = 16000
 _ACCENTS = ("en-us", "en-gb", "en-gb-x-rp", "en-gb-scotland", "en-us-nyc", "en-029", "en-gb-x-gbclan", "en-gb-x-gbcwmd")
-_WORDS_A_MINUTE = (130, 200)
+_WORDS_A_MINUTE = (120, 180)
 _PITCHES = (25, 75)
 _SECONDS = (1.3, 1.8)
-_SNR_DB = (0.0, 20.0)
+_SNR_DB = (8.0, 28.0)
 _LOUDNESS_DB = (-32.0, -16.0)
 """Of the speech, relative to full scale."""
 _BITRATE = 14
 """Kilobits a second."""
 _PER_VOICE = {
-    "train": {"hey_tilly": 3, "near_miss": 4, "other": 3, "background": 1},
-    "validation": {"hey_tilly": 5, "near_miss": 6, "other": 4, "background": 1},
-    "test": {"hey_tilly": 7, "near_miss": 8, "other": 5, "background": 1},
+    "train": {"hey_tilly": 3, "near_miss": 3, "other": 4, "background": 1},
+    "validation": {"hey_tilly": 5, "near_miss": 5, "other": 6, "background": 1},
+    "test": {"hey_tilly": 7, "near_miss": 6, "other": 8, "background": 1},
 }
 
 
@@ -67,14 +67,14 @@ def make(folder: Path) -> None:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["file_name", "label", "split", "group", "text", "accent", "noise", "snr_db"])
         for split, voices in VOICES.items():
-            clips = [clip for voice in voices for clip in _clips(split, voice)]
+            clips = [clip for voice in voices for clip in clips_of(split, voice)]
             for clip in clips:
-                table.writerow([clip.file, clip.label, split, clip.voice, clip.text, *_write(clip, folder)])
+                table.writerow([clip.file, clip.label, split, clip.voice, clip.text, *write(clip, folder)])
             counts = {label: sum(clip.label == label for clip in clips) for label in _PER_VOICE[split]}
             print(f"{split}: {len(voices)} voices,", ", ".join(f"{label} {count}" for label, count in counts.items()))
 
 
-def _clips(split: str, voice: str) -> list[Clip]:
+def clips_of(split: str, voice: str) -> list[Clip]:
     """Return the clips of a voice, whose phrases are drawn once each; half of a test voice's are in no other split."""
     random = np.random.default_rng(zlib.crc32(voice.encode()))
     texts = {"hey_tilly": [KEYWORD] * 9, "background": [""]}
@@ -86,8 +86,8 @@ def _clips(split: str, voice: str) -> list[Clip]:
             for label, count in _PER_VOICE[split].items() for number in range(count)]
 
 
-def _write(clip: Clip, folder: Path) -> tuple[str, str, str]:
-    """Write a clip, and return its accent, its noise and its signal-to-noise ratio in dB."""
+def write(clip: Clip, folder: Path) -> tuple[str, str, str]:
+    """Write a clip, and return its accent, its noise and its signal-to-noise ratio in dB, as text."""
     random = clip.random
     accent = str(random.choice(_ACCENTS))
     samples = int(random.uniform(*_SECONDS) * RATE)
