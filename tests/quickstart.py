@@ -25,7 +25,7 @@ def row(strategy: str, score: float, **changes: Any) -> dict[str, Any]:
 
 def example(label: str = "seven", **content: str) -> dict[str, Any]:
     """Return an example with two strategies' answers, the first of them wrong."""
-    return {"label": label, "id": "test/1", **content,
+    return {"label": label, "title": label, "id": "test/1", **content,
             "answers": {"scratch": {"label": "two", "score": 0.4, "right": False},
                         "full": {"label": label, "score": 0.9, "right": True}}}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,9 @@ from tlhub.data.prepare import Examples
 from tlhub.finished import Run
 from tlhub.seeding import generator
 
-_DRAWN = {"image": 10, "text": 6, "audio": 8}
+_DRAWN = {"image": 10, "text": 8, "audio": 8}
 """Test examples that are drawn at random, by modality."""
-_LEFT = {"image": 5, "text": 3, "audio": 4}
+_LEFT = {"image": 5, "text": 4, "audio": 4}
 """Of those that the best strategy still gets wrong, at most so many more."""
 _SIDE = 96
 """Least side of a picture on the page, in pixels."""
@@ -46,28 +46,39 @@ def exhibit(runs: Mapping[str, Run], test: Examples, outputs: Mapping[str, np.nd
     answers = {name: run.problem.predictions(outputs[name], run.label_names) for name, run in runs.items()}
     said = [row["label"] for row in answers[best]]
     names = [any_run.label_names[label] for label in test.labels.tolist()]
-    random = generator(seed, "exhibit")
-    order = random.permutation(len(test))
-    drawn = _spread(order, test.labels, _DRAWN[kind])
+    shares = {name: _shares(run, answers[name]) for name, run in runs.items()}
+    # Everything but a keyword is one class, of which the folders tell more.
+    groups = [Path(name).parent.name or label if kind == "audio" else label
+              for name, label in zip(test.ids, names, strict=True)]
+    order = generator(seed, "exhibit").permutation(len(test))
+    drawn = _spread(order, np.array(groups), _DRAWN[kind])
     left = [index for index in order.tolist() if said[index] != names[index] and index not in drawn][:_LEFT[kind]]
 
     def shown(index: int) -> dict[str, Any]:
-        found = {name: {"label": rows[index]["label"], "score": rows[index]["score"],
+        found = {name: {"label": rows[index]["label"], "score": shares[name][index],
                         "right": rows[index]["label"] == names[index]} for name, rows in answers.items()}
-        return {"label": names[index], "id": str(test.ids[index]), "answers": found, **_content(kind, test, index)}
+        return {"label": names[index], "title": groups[index], "id": str(test.ids[index]), "answers": found,
+                **_content(kind, test, index)}
 
     return {"kind": kind, "best": best, "drawn": [shown(index) for index in drawn],
             "left": [shown(index) for index in left]}
 
 
-def _spread(order: np.ndarray, labels: np.ndarray, count: int) -> list[int]:
-    """Return the first examples in an order, of each class about alike many, sorted by class."""
+def _shares(run: Run, rows: Sequence[Mapping[str, Any]]) -> list[float]:
+    """Return the probability of each answer; of a keyword in any case, where a threshold on it decides."""
+    if run.config.task == "wake-word":
+        return [sum(row["scores"][name] for name in run.label_names[1:]) for row in rows]
+    return [row["score"] for row in rows]
+
+
+def _spread(order: np.ndarray, groups: np.ndarray, count: int) -> list[int]:
+    """Return the first examples in an order, of each group about alike many, sorted by group."""
     ranks = np.zeros(len(order), np.int64)
-    for label in np.unique(labels):
-        members = labels[order] == label
+    for group in np.unique(groups):
+        members = groups[order] == group
         ranks[members] = np.arange(members.sum())
     chosen = order[np.argsort(ranks, kind="stable")][:count]
-    return [int(index) for index in chosen[np.argsort(labels[chosen], kind="stable")]]
+    return [int(index) for index in chosen[np.argsort(groups[chosen], kind="stable")]]
 
 
 def _content(kind: str, test: Examples, index: int) -> dict[str, str]:

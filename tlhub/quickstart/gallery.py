@@ -7,6 +7,8 @@ from html import escape
 from typing import Any
 
 Item = Mapping[str, Any]
+_LEGENDS = {"audio": "The share is the probability that the wake word was said; each strategy decides at the "
+                     "threshold that validation gave it."}
 _HEADINGS = {"image": ("Drawn at random from the test pictures", "Still wrong after {best}"),
              "text": ("Drawn at random from the test messages", "Still wrong after {best}"),
              "audio": ("Drawn at random from the test clips", "Still wrong after {best}"),
@@ -23,11 +25,12 @@ def gallery(findings: Mapping[str, Any]) -> str:
                                                    "corpus": _continuation}
     shown = findings["exhibit"]
     kind = shown["kind"]
-    parts = []
+    parts: list[str] = []
     for heading, items in zip(_HEADINGS[kind], (shown["drawn"], shown["left"]), strict=True):
         if items:
             title = heading.format(best=str(shown["best"]).replace("_", " "))
-            parts.append(f'<h3>{escape(title)}</h3>\n<div class="gallery {escape(kind)}">'
+            legend = f'<p class="legend">{escape(_LEGENDS[kind])}</p>' if kind in _LEGENDS and not parts else ""
+            parts.append(f'<h3>{escape(title)}</h3>\n{legend}<div class="gallery {escape(kind)}">'
                          + "\n".join(from_kind[kind](item) for item in items) + "</div>")
     return "\n".join(parts)
 
@@ -48,7 +51,7 @@ def _clip(item: Item) -> str:
 
 
 def _label(item: Item) -> str:
-    return f'<span class="label">{escape(_readable(item["label"]))}</span>'
+    return f'<span class="label">{escape(_readable(item["title"]))}</span>'
 
 
 def _answers(item: Item) -> str:

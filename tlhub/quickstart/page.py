@@ -89,7 +89,8 @@ def _strategy(row: Mapping[str, Any]) -> str:
 def _section(findings: Mapping[str, Any]) -> str:
     """Return all that there is to say of one task."""
     show = findings["show"]
-    title = f'{show["title"]}: {metric_words(findings)} on validation against the optimizer step'
+    metric = show["metric"].replace("_", " ")
+    title = f'{show["title"]}: {metric} on validation against the optimizer step'
     return f"""<section id="{escape(show["task"])}">
 <h2>{escape(show["title"])}</h2>
 <p class="question">{escape(show["question"])}</p>
@@ -97,7 +98,7 @@ def _section(findings: Mapping[str, Any]) -> str:
 <code>{escape(show["data"])}</code> · {escape(sizes(findings))}</p>
 <div class="pair">
 {_bars(findings)}
-<figure><figcaption>{escape(metric_words(findings))}, on validation, by optimizer step</figcaption>
+<figure><figcaption>{escape(metric)} on validation, by optimizer step</figcaption>
 {learning_curves(findings["rows"], title)}</figure>
 </div>
 {gallery(findings)}
