@@ -50,5 +50,6 @@ def findings(kind: str = "image") -> dict[str, Any]:
                         "left": [] if corpus else [example("one", **contents[kind])]}}
 
 
-FACTS = {"seconds": 131.4, "processes": 2, "seed": 0, "versions": {"tlhub": "0.1", "torch": "2.13.0"}}
+FACTS = {"seconds": 131.4, "processes": 2, "seed": 0, "versions": {"tlhub": "0.1", "torch": "2.13.0"},
+         "terms": {"builtin/some": "Some Pictures (research only)"}}
 """What else the page tells."""

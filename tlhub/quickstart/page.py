@@ -26,7 +26,7 @@ def write_page(path: Path, findings: Sequence[Mapping[str, Any]], facts: Mapping
     Args:
         path: The HTML file.
         findings: Of every task (`tlhub.quickstart.findings.find`).
-        facts: `seconds`, `processes`, `seed` and `versions`.
+        facts: `seconds`, `processes`, `seed`, `versions`, and `terms` by checkpoint.
 
     Returns:
         `path`.
@@ -175,5 +175,6 @@ def _footer(facts: Mapping[str, Any], folder: str) -> str:
     return (f"<p>Seed {facts['seed']}, {facts['processes']} processes of one thread each. {escape(versions)}.</p>"
             f"<p>Every run lies in <code>{escape(folder)}/TASK/STRATEGY</code>, with its configuration, scores, plots "
             "and a model that plain transformers and peft load. A gain's interval is that of a paired bootstrap over "
-            "the test examples: it tells how far other examples could change it, and not another seed. What the "
-            "checkpoints and the data may be used for, <code>tlhub models</code> tells.</p>")
+            "the test examples: it tells how far other examples could change it, and not another seed.</p>"
+            + "".join(f"<p><code>{escape(name)}</code> was trained on {escape(words)}.</p>"
+                      for name, words in facts["terms"].items()))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tlhub import locking
+from tlhub import builtin, locking
 from tlhub.environment import versions
 from tlhub.errors import DiskFullError, StoppedError, UsageError, is_disk_full
 from tlhub.folder import RunFolder
@@ -71,11 +71,14 @@ def quickstart(out: str | None = None, *, overwrite: bool = False, seed: int = 0
         work = _Work(folder.path, seed, shows)
         logger.info("quickstart: %d runs of %d tasks, %d at a time, in %s", work.total, len(shows), processes,
                     folder.path)
+        terms = _terms(shows)
+        for name, words in terms.items():
+            logger.info("%s was trained on %s; the terms: %s", name, words, builtin.LICENSES)
         crew.carry_out(work.jobs(), work.done, processes=processes, log=folder.path / LOG)
         findings = tuple(_read(folder.path, show) for show in shows)
         seconds = time.monotonic() - started
         outcome = Outcome(folder.path, findings, seconds)
-        facts = {"seconds": seconds, "processes": processes, "seed": seed, "versions": versions()}
+        facts = {"seconds": seconds, "processes": processes, "seed": seed, "terms": terms, "versions": versions()}
         write_page(outcome.page, findings, facts)
     return outcome
 
@@ -109,6 +112,12 @@ class _Work:
         logger.info("[%2d/%d] %-20s %-12s %s %.3f  (%.0f s)", self.ended, self.total, show.task, strategy,
                     show.metric.replace("_", " "), metrics["test"][show.metric], sum(metrics["time"].values()))
         return [] if self.open[show.task] else [self._job(show, None)]
+
+
+def _terms(shows: Sequence[Show]) -> dict[str, str]:
+    """Return what each embedded checkpoint was trained on, and the terms of that."""
+    names = dict.fromkeys(show.model for show in shows if builtin.is_builtin(show.model))
+    return {name: builtin.read_card(name).terms for name in names}
 
 
 def _read(folder: Path, show: Show) -> dict[str, Any]:

@@ -66,7 +66,8 @@ def test_every_task_has_its_section_scores_and_examples(page):
     assert reader.tags.count("audio") == reader.tags.count("img") == 2
     text = "".join(reader.text)
     assert "15 runs on 4 tasks in 2 min 11 s" in text
-    for words in ("0.810", "+0.210", "[+0.05, +0.25]", "3.6 M", "as it is", "tlhub finetune wake-word"):
+    for words in ("0.810", "+0.210", "[+0.05, +0.25]", "3.6 M", "as it is", "tlhub finetune wake-word",
+                  "Some Pictures (research only)"):
         assert words in text
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from tests.quickstart import findings
 from tlhub import cli
-from tlhub.builtin import CHECKPOINTS, DATASETS
+from tlhub.builtin import CHECKPOINTS, DATASETS, read_card
 from tlhub.errors import DataError, StoppedError, UsageError
 from tlhub.options import from_kwargs
 from tlhub.quickstart import crew, quickstart
@@ -97,8 +97,10 @@ def test_a_folder_that_cannot_be_written_is_told_in_one_line(done, capsys):
     assert "--out 'file' cannot be written" in capsys.readouterr().err
 
 
-def test_the_command_prints_the_table_and_what_to_type_next(done, capsys):
+def test_the_command_prints_the_table_and_what_to_type_next(done, capsys, caplog):
     assert cli.main(["quickstart", "--out", "out"]) == 0
+    for name in CHECKPOINTS:
+        assert f"{name} was trained on {read_card(name).terms}; the terms: " in caplog.text
     printed = capsys.readouterr().out
     assert "wake-word: builtin/audio on builtin/wake_word" in printed
     assert "the page: out/index.html" in printed
