@@ -29,6 +29,8 @@ def embed(monkeypatch: pytest.MonkeyPatch, models: Path, name: str, kind: str, *
     halved = {key: tensor.half() if tensor.is_floating_point() else tensor
               for key, tensor in load_file(weights).items()}
     save_file(halved, weights, metadata={"format": "pt"})
+    settings = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**settings, "dtype": "float16"}))
     (folder / builtin.CARD).write_text(json.dumps({
         "tasks": ["text-classification"], "data": [{"name": "Words", "terms": TERMS}], "command": "none", "seed": 0,
         "seconds": 1.5, "device": "one core", "scores": {"words": {"full": 0.5}}}))
