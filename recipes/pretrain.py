@@ -85,11 +85,16 @@ def carried_over(module: ModuleType, finished: Run | None, folder: Path, work: P
 
 
 def write_half(model: Path, out: Path) -> None:
-    """Write a trained model with its weights in half precision, and what prepares its inputs."""
+    """Write a trained model with its weights in half precision, and what prepares its inputs.
+
+    Its configuration asks for single precision to compute in, since half precision is slow on CPUs.
+    """
     settings = transformers.AutoConfig.from_pretrained(model)
     kind = getattr(transformers, settings.architectures[0])
     shutil.rmtree(out, ignore_errors=True)
     kind.from_pretrained(model, dtype=torch.float16).save_pretrained(out)
+    settings.dtype = torch.float32
+    settings.save_pretrained(out)
     for name in KEPT:
         if (model / name).exists():
             shutil.copyfile(model / name, out / name)
