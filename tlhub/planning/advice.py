@@ -11,8 +11,8 @@ from tlhub.planning.estimates import Cost
 FEW, SOME, MANY = 2, 16, 20_000
 """Examples of the rarest class below which nothing is trained by gradient, and below which texts are probed; training
 examples above which the whole network is trained."""
-_HIGH = 0.95
-"""A score that leaves little to gain."""
+_HIGH, _TOP = 0.95, 0.99
+"""A score that leaves little to gain where more examples add nothing, and one that does in any case."""
 _RARE = 10
 """How much more frequent the most frequent class is than the rarest, where that is told to the loss."""
 _SMALL = 300_000_000
@@ -90,9 +90,9 @@ class _Rule:
 _LABELLED = (
     _Rule(lambda s: s.rarest is not None and s.rarest <= FEW, ("linear_probe", ""),
           lambda s: f"with {s.rarest} of the rarest class nothing more than a linear head can be fitted, or judged"),
-    _Rule(lambda s: s.slope <= s.standard_error and s.score >= _HIGH, ("linear_probe", "lp_ft"),
+    _Rule(lambda s: s.score >= _TOP or (s.score >= _HIGH and s.slope <= s.standard_error), ("linear_probe", "lp_ft"),
           lambda s: f"the frozen features already give {s.score:.3f}, and the second half of the examples added "
-                    f"{s.slope:+.3f}, no more than a standard error ({s.standard_error:.3f})"),
+                    f"{s.slope:+.3f} (standard error {s.standard_error:.3f})"),
     _Rule(lambda s: s.masked and s.modality == "image", ("full", "lora"),
           lambda s: "the checkpoint learned to fill in hidden parts of pictures, so its last layer says little before "
                     "it is trained"),

@@ -258,7 +258,9 @@ def _pretraining(checkpoint: Checkpoint) -> str:
         return ", ".join(part.name for part in read_card(origin.name).data)
     settings = _settings(checkpoint)
     labels = settings.get("id2label")
-    kind = str((settings.get("architectures") or [""])[0]).rpartition("For")[2]
+    _, named, kind = str((settings.get("architectures") or [""])[0]).rpartition("For")
+    if not named:
+        return ""
     return f"{len(labels)} labels" if kind.endswith("Classification") and isinstance(labels, dict) else kind
 
 

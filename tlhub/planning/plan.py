@@ -236,11 +236,16 @@ def command(config: RunConfig, name: str, advice: Advice) -> str:
     words = ["tlhub", "finetune", config.task, "--model", name, "--data", str(values.pop("data.source")),
              "--strategy", advice.strategy]
     short = {full: brief for brief, full in SHORT_OPTIONS.items()}
-    own = values.pop("task_options", {})
-    for key, value in {**values, **{f"task_options.{key}": value for key, value in own.items()},
-                       **advice.options}.items():
-        words += [f"--{short.get(key, key)}", ",".join(value) if isinstance(value, list) else str(value)]
+    for key, value in {**values, **advice.options}.items():
+        words += [f"--{short.get(key, key)}", _word(value)]
     return shlex.join(words)
+
+
+def _word(value: Any) -> str:
+    """Return a value as the command line takes it."""
+    if isinstance(value, list):
+        return ",".join(map(str, value))
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _agreement(ranked: Sequence[Candidate]) -> dict[str, float]:

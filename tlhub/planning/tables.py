@@ -62,18 +62,19 @@ def _behind(each: Candidate, best: Candidate) -> str:
 
 
 def _of_costs(kept: Kept, plan: Plan) -> list[str]:
-    rows = [["", "strategy", "trained", "steps", "time", "memory", ""]]
+    rows = [["", "strategy", "trained", "steps x batch", "time", "memory", ""]]
     for cost in kept.costs:
         mark = "*" if cost.strategy == kept.advice.strategy else ""
         if cost.seconds is None:
             rows.append([mark, cost.strategy, "-", "-", "-", "-", "does not fit: " * (not cost.fits) + cost.reason])
         else:
             rows.append([mark, cost.strategy, _count(cost.trained or 0),
-                         f"{cost.steps:,} of {cost.batch_size}" if cost.steps else "-", _time(cost.seconds),
+                         f"{cost.steps:,} x {cost.batch_size}" if cost.steps else "-", _time(cost.seconds),
                          "?" if cost.peak is None else _memory(cost.peak), _remark(cost)])
-    where = "of this machine" if plan.device == "cpu" else f"of {plan.device}"
-    return [f"{kept.candidate.name} ({kept.reason}): what a run would take, from a few steps; "
-            f"{_memory(plan.limit)} {where} are free", *_table(rows)]
+    where = "this machine" if plan.device == "cpu" else plan.device
+    words = (f"{kept.candidate.name} ({kept.reason}): what a run of each strategy would take, going by a few steps; "
+             f"{where} has {_memory(plan.limit)} for it")
+    return [*textwrap.wrap(words, _WIDTH), *_table(rows)]
 
 
 def _remark(cost: Cost) -> str:
