@@ -12,7 +12,7 @@ from typing import Any
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-ARCHITECTURE = Path(__file__).parents[1] / "pretrain" / "text" / "config.json"
+ARCHITECTURE = Path(__file__).parents[1] / "pretrain" / "text"
 VOCABULARY = 4096
 END, UNKNOWN = "<|endoftext|>", "<unk>"
 LONGEST = 256
@@ -49,10 +49,11 @@ def prepare(data: Path, work: Path) -> dict[str, Any]:
 
 
 def architecture(work: Path) -> Path:
-    """Write the configuration of the model beside a tokenizer learned from the corpus, and return their folder."""
+    """Write the settings of the model beside a tokenizer learned from the corpus, and return their folder."""
     folder = work / "architecture"
     learn_tokenizer(work / "corpus" / "train.jsonl").save_pretrained(folder)
-    shutil.copyfile(ARCHITECTURE, folder / "config.json")
+    for name in ("config.json", "generation_config.json"):
+        shutil.copyfile(ARCHITECTURE / name, folder / name)
     return folder
 
 
