@@ -43,9 +43,11 @@ def shows(tmp_path: Path) -> tuple[Show, ...]:
         tiny.checkpoint(tmp_path / kind, kind)
     tiny.generator(tmp_path / "gpt2", "gpt2")
 
-    def show(task: str, model: str, data: str, metric: str, strategies: tuple[str, ...], **options: object) -> Show:
+    def show(task: str, model: str, data: str, metric: str, strategies: tuple[str, ...],
+             **options: dict[str, object]) -> Show:
         return Show(task, task.title(), "What is it?", str(tmp_path / model), str(tmp_path / data), metric, options,
-                    {"max_steps": 2, "batch_size": 4}, {"full": {"learning_rate": 1e-3}}, strategies)
+                    {"train": {"max_steps": 2, "batch_size": 4}}, {"full": {"train": {"learning_rate": 1e-3}}},
+                    strategies)
 
     return (show("image-classification", "resnet", "images", "accuracy", ("scratch", "linear_probe", "full")),
             show("text-classification", "bert", "texts", "accuracy", ("scratch", "linear_probe")),

@@ -12,6 +12,9 @@ CONTROL = "scratch"
 STRATEGIES = (CONTROL, "linear_probe", "lora", "full")
 
 
+Sections = Mapping[str, Mapping[str, Any]]
+
+
 @dataclass(frozen=True)
 class Show:
     """One task of the quickstart.
@@ -23,9 +26,9 @@ class Show:
         model: The checkpoint.
         data: The data.
         metric: What the strategies are compared by, on the test split.
-        options: Sections of the configuration that all runs have.
-        training: The section `train` of the runs that are trained by gradient: the same number of steps for all.
-        own: Options of single strategies, by strategy: a learning rate that was tuned for it.
+        options: Options that all runs have, by section of the configuration.
+        training: Further ones of the runs that are trained by gradient: the same number of steps for all.
+        own: Further ones of single strategies, by strategy: a learning rate that was tuned for it.
         strategies: In the order in which they are told; the first is the control.
     """
 
@@ -35,9 +38,9 @@ class Show:
     model: str
     data: str
     metric: str
-    options: Mapping[str, Any] = field(default_factory=dict)
-    training: Mapping[str, Any] = field(default_factory=dict)
-    own: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    options: Sections = field(default_factory=dict)
+    training: Sections = field(default_factory=dict)
+    own: Mapping[str, Sections] = field(default_factory=dict)
     strategies: tuple[str, ...] = STRATEGIES
 
     def request(self, strategy: str, folder: Path, seed: int) -> dict[str, Any]:
@@ -48,10 +51,11 @@ class Show:
             folder: Of the whole quickstart; the run's own lies in it.
             seed: Of the run.
         """
-        train = {} if strategy == "linear_probe" else {**self.training, **self.own.get(strategy, {})}
-        data = {"source": self.data, **self.options.get("data", {})}
-        rest = {name: value for name, value in self.options.items() if name != "data"}
-        return {"task": self.task, "model": self.model, "data": data, "strategy": strategy, "train": train, **rest,
+        sections: dict[str, dict[str, Any]] = {"data": {"source": self.data}}
+        chosen = [self.options, {} if strategy == "linear_probe" else self.training, self.own.get(strategy, {})]
+        for name, values in [item for part in chosen for item in part.items()]:
+            sections[name] = {**sections.get(name, {}), **values}
+        return {"task": self.task, "model": self.model, "strategy": strategy, **sections,
                 "out": str(self.run_folder(strategy, folder)), "seed": seed}
 
     def run_folder(self, strategy: str, folder: Path) -> Path:
@@ -72,19 +76,21 @@ SHOWS = (
     Show("image-classification", "Pictures", "Which digit did somebody write?",
          "builtin/vision", "builtin/digits", "accuracy",
          {"data": {"max_train_examples": 50}},
-         {"epochs": 20.0, "batch_size": 10, "evaluate_every": 20}),
+         # A digit in a mirror is no digit.
+         {"data": {"flip": False, "crop": "padded"},
+          "train": {"epochs": 20.0, "batch_size": 10, "evaluate_every": 20}}),
     Show("wake-word", "A wake word", "Did a voice that was never heard before say “hey tilly”?",
          "builtin/audio", "builtin/wake_word", "average_precision",
          {"data": {"max_train_examples": 64}, "task_options": {"keyword": ["hey_tilly"]}},
-         {"epochs": 8.0, "batch_size": 8, "evaluate_every": 16}),
+         {"train": {"epochs": 8.0, "batch_size": 8, "evaluate_every": 16}}),
     Show("text-classification", "Messages", "What does a customer want?",
          "builtin/text", "builtin/messages", "accuracy",
          {"data": {"max_train_examples": 112}},
-         {"epochs": 12.0, "batch_size": 8, "evaluate_every": 42}),
+         {"train": {"epochs": 12.0, "batch_size": 8, "evaluate_every": 42}}),
     Show("text-generation", "Texts that go on", "What comes next in the reference of Python?",
          "builtin/text", "builtin/python_reference", "bits_per_byte",
          {"data": {"max_evaluation_examples": 40}},
-         {"max_steps": 40, "batch_size": 8, "evaluate_every": 10},
+         {"train": {"max_steps": 40, "batch_size": 8, "evaluate_every": 10}},
          strategies=tuple(name for name in STRATEGIES if name != "linear_probe")),
 )
 """The tasks of the quickstart, those that take longest first."""

@@ -121,5 +121,20 @@ def test_every_run_of_the_quickstart_is_a_valid_one_of_what_is_embedded():
 def test_strategies_of_a_task_share_their_budget():
     for show in SHOWS:
         assert show.strategies[0] == "scratch"
-        assert not {"epochs", "max_steps", "batch_size"} & {name for own in show.own.values() for name in own}
-        assert {"epochs", "max_steps"} & set(show.training)
+        own = [name for sections in show.own.values() for values in sections.values() for name in values]
+        assert set(own) <= {"learning_rate"}
+        assert {"epochs", "max_steps"} & set(show.training["train"])
+
+
+def test_later_options_of_a_show_win_and_a_probe_has_none_of_training():
+    show = Show("text-classification", "", "", "model", "data", "accuracy", {"data": {"max_length": 9}},
+                {"train": {"epochs": 2.0, "learning_rate": 1e-3}, "data": {"max_length": 8}},
+                {"full": {"train": {"learning_rate": 1e-4}}})
+    requests = {name: show.request(name, Path("out"), 3) for name in ("full", "lora", "linear_probe")}
+    assert requests["full"] == {
+        "task": "text-classification", "model": "model", "strategy": "full", "seed": 3,
+        "out": "out/text-classification/full", "data": {"source": "data", "max_length": 8},
+        "train": {"epochs": 2.0, "learning_rate": 1e-4}}
+    assert requests["lora"]["train"]["learning_rate"] == 1e-3
+    assert requests["linear_probe"]["data"] == {"source": "data", "max_length": 9}
+    assert "train" not in requests["linear_probe"]
