@@ -12,7 +12,7 @@ Every page has a folder of its own with a link to the recipes, in which its bloc
 - a block whose title is the name of a file: written to that file.
 - `yaml` without a title: a run's configuration, which is checked.
 - `text` right behind a block that ran: what that printed, both streams. Numbers may differ, and so may the width of
-  columns; a line `...` stands for any lines. With a title it is an example, and not compared.
+  columns; a line `...` stands for any lines. With a title it is an example, which is written and not compared.
 """
 
 from __future__ import annotations
@@ -129,6 +129,8 @@ def run_page(page: Path, folder: Path, programs: Commands, *, rewrite: bool = Fa
                 raise PageError(f"{where}: output that follows no block which is run")
             if before.kind == "run":
                 content.replace(block, _fitted(block.text, printed or "", where, rewrite=rewrite))
+        elif block.kind == "example" and block.follows and printed is not None and rewrite:
+            content.replace(block, printed)
         elif block.kind == "file":
             (folder / block.title).parent.mkdir(parents=True, exist_ok=True)
             (folder / block.title).write_text(block.text, encoding="utf-8")

@@ -15,9 +15,26 @@ from tests import tiny
 from tests.generated import write_images, write_measured, write_sounds, write_texts
 from tests.wrong import working_in
 from tlhub import cli
+from tlhub.parsers import FINETUNE
 
 AUGMENTED = ("--data.shift", "0.02", "--data.gain", "6", "--data.noise", "10", "--data.time_masks", "1",
              "--data.frequency_masks", "1")
+REPOSITORY = Path(__file__).parents[2]
+# Both processes carry out all runs of two processes one after the other: starting them takes longer than a run.
+SCRIPT = """
+import json, sys
+sys.path.insert(0, {root!r})
+import tlhub
+from tlhub.cli import recipe
+
+def main(options):
+    from tlhub import results
+    results._draw = lambda bench, outputs, content: None
+    for choices in json.load(open({jobs!r})):
+        tlhub.finetune(**choices)
+
+recipe(main, task="text-classification")
+"""
 CASES = {
     "texts": ("text-classification", "bert", write_texts, ("--strategy", "full", "--train.class_weights", "balanced")),
     "pictures": ("image-classification", "convnextv2", write_images,
@@ -42,34 +59,54 @@ VARIANTS = {
 }
 
 
+def words_of(case: str, folder: Path, name: str) -> list[str]:
+    """Return the command of a run; its model and data are in the folder, and so is what it leaves."""
+    task, _, _, choices = CASES[case]
+    return ["finetune", task, "--model", str(folder / "model"), "--data", str(folder / "data"), "--max_steps", "12",
+            "--batch_size", "8", "--model.dropout", "0", "--log.every", "1", "--out", str(folder / name), *choices,
+            *VARIANTS[name]]
+
+
 def losses(run: Path) -> list[float]:
     lines = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
     return [line["loss"] for line in lines if "loss" in line]
 
 
+@pytest.fixture(scope="module")
+def runs_of_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a model, data and the runs of two processes for each case."""
+    root = tmp_path_factory.mktemp("runs")
+    jobs = []
+    for case, (task, kind, make_data, _) in CASES.items():
+        folder = root / case
+        make_model = tiny.generator if task == "text-generation" else tiny.checkpoint
+        make_model(folder / "model", kind)
+        make_data(folder / "data", {"train": 45, "test": 12})
+        jobs += [FINETUNE.arguments(words_of(case, folder, name)[1:]) for name, options in VARIANTS.items()
+                 if "--num_processes" in options]
+    assert len(jobs) == 2 * len(CASES)
+    (root / "jobs.json").write_text(json.dumps(jobs))
+    (root / "script.py").write_text(SCRIPT.format(root=str(REPOSITORY), jobs=str(root / "jobs.json")))
+    words = [str(root / "script.py"), "--model", "-", "--data", "-", "--num_processes", "2"]
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False,
+                          env={**os.environ, "OMP_NUM_THREADS": "1", "TLHUB_CACHE": str(root / "cache")})
+    assert done.returncode == 0, done.stderr
+    return root
+
+
 @pytest.mark.parametrize("case", CASES)
-def test_losses_agree(case: str, tmp_path: Path) -> None:
-    task, kind, make_data, choices = CASES[case]
-    make_model = tiny.generator if task == "text-generation" else tiny.checkpoint
-    model, data = make_model(tmp_path / "model", kind), make_data(tmp_path / "data", {"train": 45, "test": 12})
-    found = {}
-    for number, (name, options) in enumerate(VARIANTS.items()):
-        out = tmp_path / str(number)
-        words = ["finetune", task, "--model", str(model), "--data", str(data), "--max_steps", "12", "--batch_size", "8",
-                 "--model.dropout", "0", "--log.every", "1", "--out", str(out), *choices, *options]
-        if "--num_processes" in options:
-            done = subprocess.run([sys.executable, "-m", "tlhub", *words], env={**os.environ, "OMP_NUM_THREADS": "1"},
-                                  capture_output=True, text=True, check=False)
-            assert done.returncode == 0, f"{name}: {done.stderr}"
-        else:
-            with working_in(tmp_path):
-                assert cli.main(words) == 0, name
-        found[name] = losses(out)
+def test_losses_agree(case: str, runs_of_two: Path) -> None:
+    folder = runs_of_two / case
+    for name, options in VARIANTS.items():
+        if "--num_processes" not in options:
+            with working_in(folder):
+                assert cli.main(words_of(case, folder, name)) == 0, name
+    found = {name: losses(folder / name) for name in VARIANTS}
     assert len(found) == 5
     reference = found["one process"]
     assert len(reference) == 12
     assert np.ptp(reference) > 1e-3
     for name, values in found.items():
         np.testing.assert_allclose(values, reference, atol=1e-6, err_msg=name)
-    counts = [json.loads((tmp_path / str(number) / "metrics.json").read_text())["data"] for number in range(5)]
+    counts = [json.loads((folder / name / "metrics.json").read_text())["data"] for name in VARIANTS]
     assert all(count == counts[0] for count in counts)
