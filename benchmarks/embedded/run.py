@@ -1,0 +1,130 @@
+r"""Transfer of the embedded checkpoints: scratch, linear_probe, lora and full, at 16 examples a class and at all.
+
+    python benchmarks/embedded/run.py vision --data FOLDER --runs runs
+    python benchmarks/embedded/run.py audio --data FOLDER --runs runs
+    python benchmarks/embedded/run.py text --data FOLDER --runs runs
+
+Sets that the checkpoint was not pretrained on, in FOLDER (`sets.py`). `scratch` is the same architecture from fresh
+weights; its learning rate and its epochs are tuned for every set and amount, on validation, with the first seed. The
+others have tlhub's defaults. Seeds draw the examples, the validation split and all else; the test split is scored once,
+by the run itself. A run that is finished is read, not repeated.
+
+The table holds means over the seeds. Interval: mean -+ 1.96 sqrt(e^2 + s^2 / k), where e is the standard error over
+test examples (a quarter of the mean width of the runs' bootstrap intervals), which the seeds share, and s the standard
+deviation over the k seeds. `--cards` writes the table into the checkpoint's model card as well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sets import SETS, Set, draw
+
+import tlhub
+from tlhub.environment import versions
+
+SEEDS = (0, 1, 2)
+STRATEGIES = ("scratch", "linear_probe", "lora", "full")
+AMOUNTS = ("few", "all")
+VALIDATIONS = 10
+"""Validations of a run, at most."""
+RATES = {"vision": (5e-4, 1e-3, 3e-3), "audio": (5e-4, 1e-3, 2e-3), "text": (5e-4, 1e-3, 3e-3)}
+"""Peak learning rates that scratch is tuned over."""
+STEPS = {"few": (200, 600), "all": (600, 1500)}
+"""Optimizer steps that scratch is tuned over."""
+BATCH = {"few": 16, "all": 32}
+TRANSFER: dict[str, dict[str, dict[str, Any]]] = {
+    amount: {"linear_probe": {}, "lora": {"max_steps": steps}, "full": {"max_steps": steps}}
+    for amount, steps in (("few", 200), ("all", 600))}
+
+
+def one(kind: str, chosen: Set, amount: str, strategy: str, seed: int, given: argparse.Namespace,
+        train: dict[str, Any]) -> dict[str, Any]:
+    """Carry out a run, unless it is there already, and return its metrics."""
+    words = "-".join(f"{name}{value:g}" for name, value in train.items() if strategy == "scratch")
+    name = "-".join(filter(None, (chosen.name, chosen.label, amount, strategy, words, str(seed))))
+    out = given.runs / kind / name
+    if not (out / "metrics.json").exists():
+        data = draw(chosen, given.data, given.runs / kind / "draws", amount, seed)
+        if chosen.group:
+            data["group_column"] = "group"
+        options: dict[str, Any] = dict(chosen.options)
+        if strategy != "linear_probe":
+            steps = train["max_steps"]
+            options["train"] = {"batch_size": BATCH[amount], "epochs": steps, "evaluate_every": steps // VALIDATIONS,
+                                **train}
+        tlhub.finetune(chosen.task, model=given.model or f"builtin/{kind}", strategy=strategy, seed=seed, out=str(out),
+                       data=data, log={"every": 50}, overwrite=out.exists(), **options)
+    metrics: dict[str, Any] = json.loads((out / "metrics.json").read_text())
+    return metrics
+
+
+def tuned(kind: str, chosen: Set, amount: str, given: argparse.Namespace) -> dict[str, Any]:
+    """Return the settings of scratch that validation prefers, with the first seed."""
+    tried = [{"learning_rate": rate, "max_steps": steps} for rate in RATES[kind] for steps in STEPS[amount]]
+
+    def value(train: dict[str, Any]) -> float:
+        scores = one(kind, chosen, amount, "scratch", SEEDS[0], given, train)["validation"]
+        return float(scores[chosen.score])
+
+    return max(tried, key=value)
+
+
+def summary(results: Sequence[dict[str, Any]], score: str) -> dict[str, Any]:
+    """Return the mean, its interval, and the figures that each seed gave."""
+    values = [float(metrics["test"][score]) for metrics in results]
+    widths = [high - low for low, high in (metrics["intervals"]["test"][score] for metrics in results)]
+    error = math.sqrt((np.mean(widths) / 3.92) ** 2 + np.var(values, ddof=1) / len(values))
+    mean = float(np.mean(values))
+    rates = {f"miss_rate_at_{level}": [metrics["test"]["miss_rate_at_fa_rate"][level] for metrics in results]
+             for level in ("0.01", "0.05") if "miss_rate_at_fa_rate" in results[0]["test"]}
+    return {"mean": mean, "interval": [mean - 1.96 * error, mean + 1.96 * error], "seeds": values, **rates,
+            "trainable": results[0]["parameters"]["trainable"], "train": results[0]["data"]["train"],
+            "test": results[0]["data"]["test"], "seconds": [metrics["time"]["train_s"] for metrics in results]}
+
+
+def table(kind: str, given: argparse.Namespace) -> dict[str, Any]:
+    """Carry out what a checkpoint's table needs, and print each line as soon as it is known."""
+    found: dict[str, Any] = {}
+    for amount in given.amounts:
+        for chosen in SETS[kind]:
+            rows: dict[str, Any] = {}
+            for strategy in STRATEGIES:
+                train = tuned(kind, chosen, amount, given) if strategy == "scratch" else TRANSFER[amount][strategy]
+                results = [one(kind, chosen, amount, strategy, seed, given, train) for seed in SEEDS]
+                rows[strategy] = {**summary(results, chosen.score), **({"settings": train} if train else {})}
+                low, high = rows[strategy]["interval"]
+                print(f"{chosen.title:<24} {amount:<4} {strategy:<13} {chosen.score} {rows[strategy]['mean']:.4f} "
+                      f"[{low:.4f}, {high:.4f}]", flush=True)
+            found.setdefault(amount, {})[chosen.title] = {"score": chosen.score, "strategies": rows}
+        means = {strategy: float(np.mean([rows["strategies"][strategy]["mean"] for rows in found[amount].values()]))
+                 for strategy in STRATEGIES}
+        print(f"mean, {amount}: " + "  ".join(f"{name} {value:.4f}" for name, value in means.items()), flush=True)
+    return found
+
+
+def main() -> None:
+    """Make the table of one checkpoint, and write it as JSON beside this file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kind", choices=tuple(SETS))
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--runs", type=Path, required=True)
+    parser.add_argument("--model", help="another checkpoint than the embedded one")
+    parser.add_argument("--amounts", nargs="+", choices=AMOUNTS, default=AMOUNTS)
+    given = parser.parse_args()
+    found = table(given.kind, given)
+    if given.model is None:
+        path = Path(__file__).with_name(f"{given.kind}.json")
+        known = json.loads(path.read_text())["tables"] if path.exists() else {}
+        path.write_text(json.dumps({"versions": versions(), "a_class": 16, "tables": {**known, **found}}, indent=2)
+                        + "\n")
+
+
+if __name__ == "__main__":
+    main()
