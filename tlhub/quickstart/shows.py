@@ -89,7 +89,7 @@ SHOWS = (
          {"train": {"epochs": 12.0, "batch_size": 8, "evaluate_every": 42}}),
     Show("text-generation", "Texts that go on", "What comes next in the reference of Python?",
          "builtin/text", "builtin/python_reference", "bits_per_byte",
-         {"data": {"max_evaluation_examples": 40}},
+         {"data": {"max_evaluation_examples": 24}},
          {"train": {"max_steps": 40, "batch_size": 8, "evaluate_every": 10}},
          strategies=tuple(name for name in STRATEGIES if name != "linear_probe")),
 )
