@@ -23,22 +23,24 @@ def _options(name: str) -> str:
     classes = {**SECTIONS, **TASK_OPTIONS, "run": RunConfig, "predict": SamplingConfig}
     prefix = f"{name}." if name in SECTIONS else "task_options." if name in TASK_OPTIONS else ""
     short = {full: f"`--{word}`<br>" for word, full in SHORT_OPTIONS.items()}
-    rows = ["| option | default | what it is for |", "|---|---|---|"]
+    rows = ["| option | what it is for |", "|---|---|"]
     for field in dataclasses.fields(classes[name]):
         if not field.metadata.get("help") or field.name in ("task", "task_options"):
             continue
         words, full = field.metadata, f"{prefix}{field.name}"
         default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
         what = words["help"] + (f"; one of {', '.join(words['choices'])}" if words["choices"] else "")
-        cells = (f"{short.get(full, '')}`--{full}`", _value(default), _cell(what) + _scope(words))
-        rows.append(f"| {' | '.join(cells)} |")
+        small = "; ".join(part for part in (_value(default), _scope(words)) if part)
+        small = f"<br><small>{small}</small>" if small else ""
+        rows.append(f"| {short.get(full, '')}`--{full}` | {_cell(what)}{small} |")
     return "\n".join(rows)
 
 
 def _value(default: Any) -> str:
-    shown = {None: "", "": "", True: "true", False: "false"}
-    return "" if isinstance(default, (list, dict)) else str(shown.get(default, default)) if isinstance(
-        default, (str, bool, type(None))) else f"{default:g}"
+    """Return words on a default; none where it is chosen for the run, or where there is none."""
+    if default in (None, "") or isinstance(default, (list, dict)):
+        return ""
+    return f"default {str(default).lower() if isinstance(default, (str, bool)) else f'{default:g}'}"
 
 
 def _scope(words: Any) -> str:
@@ -48,7 +50,7 @@ def _scope(words: Any) -> str:
         name, values = words[kind]
         if name:
             parts.append(f"{negation}{name} {' or '.join(map(str, values))}")
-    return f"<br><small>With: {'; '.join(parts)}</small>" if parts else ""
+    return f"with {'; '.join(parts)}" if parts else ""
 
 
 def _cell(text: str) -> str:
@@ -58,13 +60,16 @@ def _cell(text: str) -> str:
 def _commands() -> str:
     parts = []
     for command, _ in cli._COMMANDS:
-        parts.append(f"## tlhub {command.name}\n\n{command.words}\n\n```text\n{command.parser.format_usage()}```\n")
-        named = [(f"`{name.rstrip('?+')}`", words) for name, words in command.positionals.items()]
-        named += [(f"`--{name.rstrip('=')}`", words) for name, words in command.actions.items()]
+        words = [f"[{name[:-1]}]" if name.endswith("?") else f"{name[:-1]} ..." if name.endswith("+") else name
+                 for name in command.positionals]
+        usage = " ".join(["tlhub", command.name, *map(str.upper, words), "[OPTIONS]"])
+        parts.append(f"## tlhub {command.name}\n\n`{usage}`\n\n{command.words}\n")
+        named = [(f"`{name.rstrip('?+').upper()}`", what) for name, what in command.positionals.items()]
+        named += [(f"`--{name.rstrip('=')}`", what) for name, what in command.actions.items()]
         if named:
             parts.append("| argument | what it is |\n|---|---|\n"
-                         + "".join(f"| {name} | {_cell(words)} |\n" for name, words in named))
-        if command.sections:
-            parts.append("And the [options](options.md) of the sections: "
-                         + ", ".join(f"`{name}`" for name in command.sections) + ".\n")
+                         + "".join(f"| {name} | {_cell(what)} |\n" for name, what in named))
+        names = [f"`{name}`" for name in (*command.sections, *command.run_options)]
+        if names:
+            parts.append(f"And the [options](options.md) of {', '.join(names)}.\n")
     return "\n".join(parts)
