@@ -119,7 +119,7 @@ def knn(train_features: np.ndarray, train_labels: np.ndarray, features: np.ndarr
 
 
 def knn_outputs(bank: np.ndarray, labels: np.ndarray, queries: np.ndarray | None = None, *, classes: int,
-                k: int = 5) -> np.ndarray:
+                k: int = 5, groups: np.ndarray | None = None) -> np.ndarray:
     """Return what the k nearest examples by cosine similarity answer, as `knn` scores it.
 
     Args:
@@ -129,6 +129,8 @@ def knn_outputs(bank: np.ndarray, labels: np.ndarray, queries: np.ndarray | None
             answered by the others.
         classes: The number of classes; of no meaning for labels of other kinds.
         k: Neighbours asked; at most m.
+        groups: Of the bank's examples, shape (m,), where they answer each other and none of the same group may; None
+            for each by itself.
 
     Returns:
         Odds of classes or labels, or values, float32 or float64, shape (n, c).
@@ -137,13 +139,14 @@ def knn_outputs(bank: np.ndarray, labels: np.ndarray, queries: np.ndarray | None
     wanted = asked if queries is None else _unit(queries)
     answers = torch.from_numpy(np.asarray(labels))
     width = labels.shape[1] if labels.ndim > 1 else classes
-    count = min(k, len(asked) - others)
+    members = torch.from_numpy(np.unique(np.arange(len(asked)) if groups is None else groups, return_inverse=True)[1])
+    count = min(k, len(asked) - (int(members.bincount().max()) if others else 0))
     outputs = []
     step = max(1, _CHUNK // max(len(asked), k * width))
     for start in range(0, len(wanted), step):
         similarity = wanted[start:start + step] @ asked.T
         if others:
-            similarity.diagonal(start).fill_(-torch.inf)
+            similarity[members[start:start + step, None] == members] = -torch.inf
         similarity, nearest = similarity.topk(count, dim=1)
         # Similarities lie in [-1, 1]: their sum stays below one vote, so it only decides between equal votes.
         outputs.append(_poll(answers[nearest], 1 + similarity / (4 * k), width))

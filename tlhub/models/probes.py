@@ -65,7 +65,7 @@ class Probe:
 
 def ridge_loo(features: np.ndarray, labels: np.ndarray, classes: int, *,
               penalties: Sequence[float] = RIDGE_PENALTIES, standardise: bool = True,
-              centre: bool = True) -> RidgeResult:
+              centre: bool = True, groups: np.ndarray | None = None) -> RidgeResult:
     """Score ridge regression with an unpenalised intercept by exact leave-one-out.
 
     The targets are one-hot for classes, 0 and 1 for several labels, and values as they are. The residual of example i
@@ -79,6 +79,8 @@ def ridge_loo(features: np.ndarray, labels: np.ndarray, classes: int, *,
         penalties: Tried ones, as multiples of the mean squared singular value.
         standardise: Divide each feature by its standard deviation over all examples.
         centre: Fit an intercept; without it neither features nor targets are centred.
+        groups: What is left out together (speaker, patient), shape (n,); None for each example by itself. The residuals
+            of a group without the group are (I - H_gg)^-1 times its own, H_gg being its block of the hat matrix.
 
     Returns:
         The result at the penalty of best score; of equals, the one of least squared error.
@@ -90,13 +92,13 @@ def ridge_loo(features: np.ndarray, labels: np.ndarray, classes: int, *,
     targets = _targets(labels, classes)
     offset = targets.mean(0) if centre else torch.zeros(classes, dtype=torch.float64)
     products = coordinates.T @ (targets - offset)
-    squares = coordinates**2
+    squares, together = coordinates**2, _together(groups)
     best: tuple[tuple[float, float], float, torch.Tensor, torch.Tensor, torch.Tensor] | None = None
     for penalty in penalties:
         shrunk = 1 / (axes.energies + penalty * axes.energies.mean())
         leverages = squares @ shrunk + (1 / len(labels) if centre else 0.0)
         residuals = targets - offset - coordinates @ (shrunk[:, None] * products)
-        residuals /= (1 - leverages).clamp_min(1e-12)[:, None]
+        residuals = _without_themselves(residuals, leverages, together, coordinates, shrunk, centre)
         outputs = targets - residuals
         merit = _merit(outputs, targets, labels)
         key = (float(merit.mean()), -float((residuals**2).mean()))
@@ -109,6 +111,36 @@ def ridge_loo(features: np.ndarray, labels: np.ndarray, classes: int, *,
     error = float(merit.std(correction=0)) / len(labels) ** 0.5
     measure = "accuracy" if _are_classes(labels) else "R2"
     return RidgeResult(score, error, measure, penalty, outputs.numpy(), leverages.numpy(), weight, bias)
+
+
+def _together(groups: np.ndarray | None) -> list[torch.Tensor]:
+    """Return the rows of each group of several; none where all are of one group, so that nothing would be left."""
+    if groups is None:
+        return []
+    _, numbers, counts = np.unique(groups, return_inverse=True, return_counts=True)
+    order = np.argsort(numbers, kind="stable")
+    rows = np.split(order, np.cumsum(counts)[:-1])
+    return [torch.from_numpy(found) for found in rows if len(found) > 1] if len(rows) > 1 else []
+
+
+def _without_themselves(residuals: torch.Tensor, leverages: torch.Tensor, together: Sequence[torch.Tensor],
+                        coordinates: torch.Tensor, shrunk: torch.Tensor, centre: bool) -> torch.Tensor:
+    """Return the residuals (n, c) that examples, or groups of them, have where the regression is fitted without them.
+
+    Args:
+        residuals: Where it is fitted to all, shape (n, c).
+        leverages: Diagonal of the hat matrix, shape (n,).
+        together: Rows of each group of several.
+        coordinates: Of the features on their axes, shape (n, k).
+        shrunk: Inverse penalised energies, shape (k,).
+        centre: Whether there is an intercept.
+    """
+    found = residuals / (1 - leverages).clamp_min(1e-12)[:, None]
+    for rows in together:
+        part = coordinates[rows]
+        hat = (part * shrunk) @ part.T + (1 / len(residuals) if centre else 0.0)
+        found[rows] = torch.linalg.solve(torch.eye(len(rows), dtype=hat.dtype) - hat, residuals[rows])
+    return found
 
 
 def choose_features(results: Mapping[str, RidgeResult], prefer: str = "native") -> str:

@@ -78,6 +78,12 @@ class Subject:
             return excerpts(splits["validation"], CHARACTERS, seed=seed, purpose="planning")
         return subset(splits["train"], MOST_EXAMPLES[self.task.modality], seed=seed, purpose="planning")
 
+    @property
+    def groups(self) -> np.ndarray | None:
+        """What is left out together, shape (n,); None for each example by itself, or where all are of one group."""
+        groups = self.compared.groups
+        return None if groups is None or len(np.unique(groups)) < 2 else groups
+
     @cached_property
     def fingerprint(self) -> str:
         """Of the data as features are kept under it: that of a run where all training examples are compared."""
@@ -182,8 +188,9 @@ BITS = "bits per byte"
 def examine(subject: Subject, name: str) -> Candidate:
     """Score a candidate without training it.
 
-    Labels: each kind of features that a probe may read is scored by ridge regression with exact leave-one-out, and the
-    best kind counts. Texts that are gone on with: bits per byte of the checkpoint as it is.
+    Labels: each kind of features that a probe may read is scored by ridge regression with exact leave-one-out, groups
+    (speakers, patients) being left out whole, and the best kind counts. Texts that are gone on with: bits per byte of
+    the checkpoint as it is.
 
     Raises:
         CheckpointError: It cannot be had, or does not serve the task.
@@ -202,7 +209,8 @@ def _probed(subject: Subject, name: str) -> Candidate:
     features = {kind: np.array(splits["train"]) for kind, splits in bench.features(kinds).items()}
     labels = subject.compared.labels
     half = some(labels, len(labels) // 2, seed=subject.config.seed, purpose="half")
-    scored = {kind: _score(subject, values, labels, classes) for kind, values in features.items()}
+    everything = np.arange(len(labels))
+    scored = {kind: _score(subject, values, everything) for kind, values in features.items()}
     best = max(scored, key=lambda kind: scored[kind][1])
     own = output_parameters(checkpoint.model)
     measure, score, resamples = scored[best]
@@ -210,13 +218,14 @@ def _probed(subject: Subject, name: str) -> Candidate:
         name, sum(value.numel() for key, value in checkpoint.model.named_parameters() if key not in own),
         _pretraining(checkpoint), _is_masked(checkpoint), measure, score, resamples, best,
         {kind: found[1] for kind, found in scored.items()},
-        _score(subject, features[best][half], labels[half], classes)[1],
-        knn_loo(features[best], labels, classes), logme(features[best], labels, classes))
+        _score(subject, features[best], half)[1], knn_loo(features[best], labels, classes, groups=subject.groups),
+        logme(features[best], labels, classes))
 
 
-def _score(subject: Subject, features: np.ndarray, labels: np.ndarray, classes: int) -> tuple[str, float, np.ndarray]:
-    """Return the measure, the score by exact leave-one-out, and the score on resamples, shape (r,)."""
-    result = ridge_loo(features, labels, classes)
+def _score(subject: Subject, features: np.ndarray, rows: np.ndarray) -> tuple[str, float, np.ndarray]:
+    """Return the measure, the score by exact leave-one-out on some examples, and that on resamples, shape (r,)."""
+    labels, classes, groups = subject.compared.labels[rows], len(subject.data.target), subject.groups
+    result = ridge_loo(features[rows], labels, classes, groups=None if groups is None else groups[rows])
     drawn = _drawn(subject, len(labels))
     if subject.task.keywords(subject.config):
         outcome = ClassOutcome.from_logits(result.outputs, labels)

@@ -72,7 +72,7 @@ class Plan:
         examples: Of training; blocks or texts of a corpus.
         compared: Examples that candidates were compared on.
         rarest: Training examples of the rarest class; None where there are no classes.
-        grouped: Whether examples belong to groups, which leave-one-out does not keep apart.
+        grouped: Whether examples belong to groups, which are left out whole.
         ranked: The candidates, the best first.
         by_size: Names of the candidates, the largest first.
         skipped: Why others cannot serve the task, by name.
@@ -144,9 +144,9 @@ def plan(config: RunConfig, *, overwrite: bool = False) -> Plan:
     labels = data.splits["train"].labels
     found = Plan(folder, config.task, config.data.source, len(data.splits["train"]), len(subject.compared),
                  int(np.bincount(labels).min()) if data.target.problem_type == SINGLE_LABEL else None,
-                 subject.compared.groups is not None, tuple(ranked), tuple(each.name for each in by_size), skipped,
-                 _agreement(ranked), tuple(kept), PeakMemory(accelerator.device).limit(), str(accelerator.device),
-                 time.perf_counter() - started)
+                 not subject.generates and subject.groups is not None, tuple(ranked),
+                 tuple(each.name for each in by_size), skipped, _agreement(ranked), tuple(kept),
+                 PeakMemory(accelerator.device).limit(), str(accelerator.device), time.perf_counter() - started)
     (folder / RESULT).write_text(json.dumps(finite(content(found)), indent=2, ensure_ascii=False) + "\n",
                                  encoding="utf-8")
     return found

@@ -92,7 +92,8 @@ def _evidence(energies: torch.Tensor, coordinates: torch.Tensor, target: torch.T
     return Evidence(value, alpha, beta)
 
 
-def knn_loo(features: np.ndarray, labels: np.ndarray, classes: int, *, k: int = 5) -> float:
+def knn_loo(features: np.ndarray, labels: np.ndarray, classes: int, *, k: int = 5,
+            groups: np.ndarray | None = None) -> float:
     """Score the answers of the k nearest other examples by cosine similarity, as `ridge_loo` scores its own.
 
     Args:
@@ -100,12 +101,13 @@ def knn_loo(features: np.ndarray, labels: np.ndarray, classes: int, *, k: int = 
         labels: Of any kind, for n examples.
         classes: Number of classes, labels or values.
         k: Neighbours asked.
+        groups: Examples of the same one do not answer each other, shape (n,); None for each by itself.
 
     Returns:
         The share of right classes; of labels or values R2.
     """
     asked = labels if np.issubdtype(labels.dtype, np.integer) else labels.astype(np.float64)
-    return float(merits(knn_outputs(features, asked, classes=classes, k=k), labels, classes).mean())
+    return float(merits(knn_outputs(features, asked, classes=classes, k=k, groups=groups), labels, classes).mean())
 
 
 def weighted_tau(one: Sequence[float], other: Sequence[float]) -> float:

@@ -31,10 +31,8 @@ def _of_data(plan: Plan) -> list[str]:
                "bits per byte, lower is better; there are no labels, so no features are probed")
     else:
         how = (f"compared on {plan.compared:,} training examples: ridge regression on frozen features, each example "
-               f"predicted from all others ({plan.ranked[0].measure})")
-    notes = ["examples of one group are predicted from each other as well, so scores are too good, alike for all"] \
-        if plan.grouped and plan.ranked[0].measure != BITS else []
-    return [line for text in (words, how, *notes) for line in textwrap.wrap(text, _WIDTH)]
+               f"predicted from all others{' of other groups' if plan.grouped else ''} ({plan.ranked[0].measure})")
+    return [line for text in (words, how) for line in textwrap.wrap(text, _WIDTH)]
 
 
 def _of_candidates(plan: Plan) -> list[str]:

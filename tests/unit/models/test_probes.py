@@ -121,6 +121,26 @@ def test_r2_is_the_same_at_any_scale_of_the_values():
     assert (first.penalty, first.score) == pytest.approx((second.penalty, second.score))
 
 
+@pytest.mark.parametrize(("count", "size"), [(60, 10), (25, 60)])
+@pytest.mark.parametrize("centre", [True, False])
+def test_groups_are_left_out_whole(count, size, centre):
+    features, labels = example(count, size)
+    groups = np.arange(count) // 4 * (np.arange(count) > 5)  # one large, and the last a small one
+    result = ridge_loo(features, labels, 3, penalties=[0.1], centre=centre, groups=groups)
+    axes, _ = principal_axes(features, centre=centre)
+    rows = (features.astype(np.float64) - axes.mean.numpy()) / axes.scale.numpy()
+    expected = np.empty((count, 3))
+    for group in np.unique(groups):
+        mine = groups == group
+        weights = refit(rows[~mine], np.eye(3)[labels[~mine]], 0.1 * float(axes.energies.mean()), centre)
+        expected[mine] = np.hstack([rows[mine], np.ones((mine.sum(), 1))])[:, :len(weights)] @ weights
+    assert np.abs(result.outputs - expected).max() < 1e-9
+    assert result.score == pytest.approx(np.mean(expected.argmax(axis=1) == labels))
+    alone = ridge_loo(features, labels, 3, penalties=[0.1], centre=centre)
+    assert ridge_loo(features, labels, 3, penalties=[0.1], centre=centre, groups=np.arange(count)).score == alone.score
+    assert ridge_loo(features, labels, 3, penalties=[0.1], centre=centre, groups=np.zeros(count)).score == alone.score
+
+
 def test_a_probe_of_classes_or_labels_is_logistic():
     features, kinds = kinds_of_labels(60, 6)
     for kind, weights in (("classes", np.array([1.0, 2.0, 3.0])), ("labels", None)):

@@ -57,7 +57,7 @@ def test_the_score_is_that_of_the_probe_on_the_best_features(monkeypatch):
     # The same examples are drawn for every candidate, and the features are those that a run keeps.
     again = dataclasses.replace(examine(given, "bert"), name="again")
     assert again.behind(found) == (0.0, 0.0)
-    monkeypatch.setattr("tlhub.workbench.extract_features", None)
+    monkeypatch.setattr("tlhub.models.features._forward", None)
     assert examine(given, "bert").score == found.score
 
 

@@ -85,6 +85,14 @@ def test_neighbours_are_asked_about_each_example_from_the_others():
     assert knn_loo(features, values > 0, 1) == pytest.approx(knn_loo(features, (values > 0).astype(float), 1))
 
 
+def test_neighbours_of_the_same_group_do_not_answer():
+    features, labels = example(50, 10)
+    twice = np.concatenate([features, features])
+    groups = np.tile(np.arange(50), 2)
+    assert knn_loo(twice, np.tile(labels, 2), 3, k=10, groups=groups) == knn_loo(features, labels, 3, k=5)
+    assert knn_loo(twice, np.tile(labels, 2), 3, k=1) == 1.0
+
+
 @pytest.mark.parametrize(("table", "score", "expected"), [
     (CIFAR10, "H", 0.800), (CIFAR10, "LogME", 0.785), (SUN397, "H", 0.918), (SUN397, "LogME", 0.748)])
 def test_the_agreement_of_published_orders(table, score, expected):
