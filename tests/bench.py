@@ -43,6 +43,7 @@ class Bench:
     checkpoint: Checkpoint
     labels: np.ndarray = field(default_factory=lambda: CLASSES)
     outputs: OutputMap = IDENTITY
+    groups: np.ndarray | None = None
     trained: list[tuple[nn.Module, set[str], Any]] = field(default_factory=list)
     told: list[str] = field(default_factory=list)
 

@@ -97,7 +97,7 @@ def finetune(config: RunConfig, *, overwrite: bool = False, callbacks: Sequence[
         _start_trackers(folder, config, accelerator)
         bench = Workbench(config, folder, accelerator, task, checkpoint, ready.inputs, data.target, data.fingerprint,
                           ArrayCache(cache_root(config.data)), observers=callbacks, stop=stop,
-                          names=data.splits["train"].ids)
+                          names=data.splits["train"].ids, groups=data.splits["train"].groups)
         if config.evaluate.knn:
             offered = available_features(checkpoint.model, checkpoint.new_parameters)[:1]
             bench.features(offered)

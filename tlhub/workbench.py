@@ -75,6 +75,7 @@ class Workbench:
         examples_seen: Examples trained on, over all sittings; 0 where nothing was trained by gradient.
         observers: The caller's own callbacks, after those of the run.
         names: What the training examples are called in messages.
+        groups: What of the training split is never divided, shape (n,); None without groups.
         stop: Whether this process was asked to stop.
     """
 
@@ -93,6 +94,7 @@ class Workbench:
     examples_seen: int = 0
     observers: Sequence[Callback] = ()
     names: Sequence[str] = ()
+    groups: np.ndarray | None = None
     stop: StopRequest = field(default_factory=StopRequest)
     problem: Problem = field(init=False)
     _scorer: tuple[nn.Module, nn.Module] | None = field(init=False, default=None)

@@ -52,7 +52,7 @@ class LogisticResult:
 
 
 def fit_logistic(features: np.ndarray, labels: np.ndarray, classes: int, *,
-                 penalties: Sequence[float] = LOGISTIC_PENALTIES, seed: int = 0, bias: bool = True,
+                 penalties: Sequence[float] = LOGISTIC_PENALTIES, folds: np.ndarray | None = None, bias: bool = True,
                  class_weights: np.ndarray | None = None, label_smoothing: float = 0.0) -> LogisticResult:
     """Fit logistic regression, with the penalty that predicts held-out folds best.
 
@@ -65,7 +65,7 @@ def fit_logistic(features: np.ndarray, labels: np.ndarray, classes: int, *,
         labels: Classes, int64, shape (n,), or several labels, bool, shape (n, c).
         classes: Number of classes or labels c.
         penalties: Tried ones.
-        seed: Decides the folds.
+        folds: Of each example, int64, shape (n,); default: `stratified_folds` of seed 0.
         bias: Fit a bias; without it features are not centred.
         class_weights: Weight of the examples of each class, or of those that have each label (the others weigh 1),
             shape (c,); equal where None.
@@ -82,9 +82,10 @@ def fit_logistic(features: np.ndarray, labels: np.ndarray, classes: int, *,
     answers = _Labels(labels) if labels.dtype == np.bool_ else _Classes(labels, classes)
     targets, weights = answers.targets(label_smoothing), answers.weights(class_weights)
     problem = _Problem(coordinates, axes.energies / len(labels), targets, weights, answers, bias)
-    scored = int(np.clip(_FOLD_BUDGET // (features.size * classes), 1, FOLDS))
-    held_out = torch.from_numpy(np.stack([stratified_folds(labels, seed=seed) == fold for fold in range(scored)]))
-    large = scored < FOLDS
+    folds = stratified_folds(labels, seed=0) if folds is None else folds
+    scored = int(np.clip(_FOLD_BUDGET // (features.size * classes), 1, folds.max() + 1))
+    held_out = torch.from_numpy(np.stack([folds == fold for fold in range(scored)]))
+    large = scored <= folds.max()
     tried = sorted(penalties, reverse=True)[::2 if large else 1]
     single = problem.single()
     penalty, score = _choose_penalty(single, held_out, tried)
@@ -95,19 +96,42 @@ def fit_logistic(features: np.ndarray, labels: np.ndarray, classes: int, *,
     return LogisticResult(*axes.undo(solution[:, :len(axes.energies)], intercept), penalty, score)
 
 
-def stratified_folds(labels: np.ndarray, *, seed: int) -> np.ndarray:
+def stratified_folds(labels: np.ndarray, *, seed: int, groups: np.ndarray | None = None) -> np.ndarray:
     """Return the fold of each example, int64, shape (n,): every class is divided as evenly as it can be.
 
     Args:
         labels: Classes, int64, shape (n,), or several labels, bool, shape (n, c), of which the rarest counts.
         seed: Decides the folds.
+        groups: What is never divided (speaker, patient), shape (n,). There are as many folds as groups, at most
+            `FOLDS`; a single group is divided all the same, since something has to be held out.
     """
     strata = rarest_label(labels) if labels.dtype == np.bool_ else labels
-    order = generator(seed, "probe folds").permutation(len(strata))
+    random = generator(seed, "probe folds")
+    if groups is not None and (groups != groups[0]).any():
+        return _grouped_folds(strata, groups, random)
+    order = random.permutation(len(strata))
     order = order[np.argsort(strata[order], kind="stable")]
     folds = np.empty(len(strata), dtype=np.int64)
     folds[order] = np.arange(len(strata)) % FOLDS
     return folds
+
+
+def _grouped_folds(strata: np.ndarray, groups: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Give whole groups, the largest first, to the fold in which the shares of their classes grow least."""
+    _, classes = np.unique(strata, return_inverse=True)
+    names, group_of = np.unique(groups, return_inverse=True)
+    table = np.zeros((len(names), classes.max() + 1))
+    np.add.at(table, (group_of, classes), 1)
+    shares = table / table.sum(0)
+    order = random.permutation(len(names))
+    order = order[np.argsort(-table[order].sum(1), kind="stable")]
+    filled = np.zeros((min(FOLDS, len(names)), shares.shape[1]))
+    fold_of = np.empty(len(names), dtype=np.int64)
+    for group in order:
+        growth = ((filled + shares[group]) ** 2 - filled**2).sum(1)
+        fold_of[group] = growth.argmin()
+        filled[fold_of[group]] += shares[group]
+    return fold_of[group_of]
 
 
 class _Classes:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from tlhub.models.axes import principal_axes
-from tlhub.models.logistic import fit_logistic
+from tlhub.models.logistic import fit_logistic, stratified_folds
 
 RIDGE_PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """Penalties by which features are compared, as multiples of the mean squared singular value."""
@@ -136,10 +136,15 @@ def _without_themselves(residuals: torch.Tensor, leverages: torch.Tensor, togeth
         centre: Whether there is an intercept.
     """
     found = residuals / (1 - leverages).clamp_min(1e-12)[:, None]
+    axes = torch.cat([coordinates, torch.ones(len(residuals), 1, dtype=torch.float64)], 1) if centre else coordinates
+    scales = torch.cat([shrunk, torch.full((1,), 1 / len(residuals), dtype=torch.float64)]) if centre else shrunk
     for rows in together:
-        part = coordinates[rows]
-        hat = (part * shrunk) @ part.T + (1 / len(residuals) if centre else 0.0)
-        found[rows] = torch.linalg.solve(torch.eye(len(rows), dtype=hat.dtype) - hat, residuals[rows])
+        part, own = axes[rows], residuals[rows]
+        if len(rows) <= len(scales):
+            identity = torch.eye(len(rows), dtype=torch.float64)
+            found[rows] = torch.linalg.solve(identity - (part * scales) @ part.T, own)
+        else:  # the same by Woodbury's identity, where the group has more examples than there are axes
+            found[rows] = own + part @ torch.linalg.solve(torch.diag(1 / scales) - part.T @ part, part.T @ own)
     return found
 
 
@@ -156,11 +161,12 @@ def choose_features(results: Mapping[str, RidgeResult], prefer: str = "native") 
 
 
 def fit_probe(features: np.ndarray, labels: np.ndarray, classes: int, *, bias: bool = True, seed: int = 0,
-              class_weights: np.ndarray | None = None, label_smoothing: float = 0.0) -> Probe:
+              class_weights: np.ndarray | None = None, label_smoothing: float = 0.0,
+              groups: np.ndarray | None = None) -> Probe:
     """Fit a linear head to its optimum.
 
     Classes and several labels get a logistic regression whose penalty 5 folds choose; values a ridge regression in
-    their own units, whose penalty exact leave-one-out chooses.
+    their own units, whose penalty exact leave-one-out chooses. Groups are held out whole.
 
     Args:
         features: Shape (n, d).
@@ -170,14 +176,16 @@ def fit_probe(features: np.ndarray, labels: np.ndarray, classes: int, *, bias: b
         seed: Decides the folds.
         class_weights: As in `fit_logistic`; of no meaning for values.
         label_smoothing: As in `fit_logistic`; of no meaning for values.
+        groups: What is held out together (speaker, patient), shape (n,).
 
     Raises:
         TlhubError: A feature is not finite.
     """
     if np.issubdtype(labels.dtype, np.floating):
-        ridge = ridge_loo(features, labels, classes, penalties=VALUE_PENALTIES, centre=bias)
+        ridge = ridge_loo(features, labels, classes, penalties=VALUE_PENALTIES, centre=bias, groups=groups)
         return Probe(ridge.weight, ridge.bias, ridge.penalty, ridge.score, f"leave-one-out {ridge.measure}")
-    found = fit_logistic(features, labels, classes, seed=seed, bias=bias, class_weights=class_weights,
+    folds = stratified_folds(labels, seed=seed, groups=groups)
+    found = fit_logistic(features, labels, classes, folds=folds, bias=bias, class_weights=class_weights,
                          label_smoothing=label_smoothing)
     return Probe(found.weight, found.bias, found.penalty, found.cv_score, "cross-validated accuracy")
 

@@ -33,12 +33,14 @@ class Workbench(Protocol):
         inputs: The splits: `train`, `validation` and, where the data has one, `test`.
         target: What is predicted: the kind of target, and the names of its outputs.
         outputs: From what a model is trained to give to its final outputs.
+        groups: What of the training split is never divided (speaker, patient), shape (n,); None without groups.
     """
 
     config: RunConfig
     checkpoint: Checkpoint
     inputs: Mapping[str, Inputs]
     target: Target
+    groups: np.ndarray | None
 
     @property
     def classes(self) -> int:
@@ -126,8 +128,8 @@ class FeatureHead(nn.Module):
 def probe_features(bench: Workbench) -> tuple[str, dict[str, np.ndarray]]:
     """Return the kind of features a probe should read and their values by split.
 
-    `strategy.features` names the kind; `auto` takes the best by exact ridge leave-one-out on the training split, and
-    the checkpoint's own (`native`) within one standard error of it.
+    `strategy.features` names the kind; `auto` takes the best by exact ridge leave-one-out on the training split, where
+    groups are left out whole, and the checkpoint's own (`native`) within one standard error of it.
 
     Raises:
         CheckpointError: The checkpoint does not offer the kind that was asked for.
@@ -142,7 +144,8 @@ def probe_features(bench: Workbench) -> tuple[str, dict[str, np.ndarray]]:
         kind = next(iter(features))
         return kind, features[kind]
     labels = bench.inputs["train"].labels
-    results = {kind: ridge_loo(values["train"], labels, bench.classes) for kind, values in features.items()}
+    results = {kind: ridge_loo(values["train"], labels, bench.classes, groups=bench.groups)
+               for kind, values in features.items()}
     kind = choose_features(results)
     bench.tell(f"features by leave-one-out {results[kind].measure}: " + ", ".join(
         f"{name} {result.score:.4f}" for name, result in results.items()) + f"; {kind} is used")

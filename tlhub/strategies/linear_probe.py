@@ -50,7 +50,7 @@ def with_fitted_head(bench: Workbench, kind: str, features: np.ndarray, labels: 
                          "or --train.class_weights balanced instead")
     probe = fit_probe(features, labels, bench.classes, bias=has_bias, seed=bench.config.seed,
                       class_weights=_class_weights(labels, bench.classes, train),
-                      label_smoothing=train.label_smoothing)
+                      label_smoothing=train.label_smoothing, groups=bench.groups)
     bench.tell(f"probe on {kind} features, penalty {probe.penalty:.3g}, {probe.measure} {probe.score:.4f}")
     bias = probe.bias
     if bias is not None and train.logit_adjustment:

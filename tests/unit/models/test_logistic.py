@@ -52,7 +52,7 @@ def test_label_smoothing_is_at_its_optimum():
 
 def test_the_penalty_is_the_one_that_predicts_held_out_folds_best(monkeypatch):
     features, labels = example(90, 40, signal=0.25)
-    found = fit_logistic(features, labels, 3, seed=4)
+    found = fit_logistic(features, labels, 3, folds=stratified_folds(labels, seed=4))
     monkeypatch.setattr(logistic, "_PATIENCE", 100)
     _, coordinates = principal_axes(features)
     folds = stratified_folds(labels, seed=4)
@@ -92,7 +92,7 @@ def test_large_problems_are_fitted_to_nearly_the_same_optimum(monkeypatch):
 
 def test_the_same_call_gives_the_same_bits():
     features, labels = example(70, 20)
-    first, second = (fit_logistic(features, labels, 3, seed=1) for _ in range(2))
+    first, second = (fit_logistic(features, labels, 3, folds=stratified_folds(labels, seed=1)) for _ in range(2))
     assert (first.weight == second.weight).all()
     assert (first.bias == second.bias).all()
 
@@ -104,6 +104,21 @@ def test_folds_are_stratified_and_depend_on_the_seed():
     assert (counts.max(axis=1) - counts.min(axis=1)).max() <= 1
     assert set(np.bincount(folds)) == {13}
     assert (folds != stratified_folds(labels, seed=1)).any()
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 40])
+def test_folds_never_divide_a_group(count):
+    random = np.random.default_rng(count)
+    labels, groups = random.integers(0, 3, 240), random.integers(0, count, 240).astype(str)
+    folds = stratified_folds(labels, seed=0, groups=groups)
+    assert set(folds) == set(range(min(count, 5)))
+    assert all(len(set(folds[groups == group])) == 1 for group in set(groups))
+    if count == 40:
+        counts = np.array([np.bincount(folds[labels == label], minlength=5) for label in range(3)])
+        assert (counts.max(axis=1) - counts.min(axis=1)).max() < 0.35 * len(labels) / 15 * 2
+        assert (folds != stratified_folds(labels, seed=1, groups=groups)).any()
+    one = stratified_folds(labels, seed=0, groups=np.zeros(240))
+    assert (one == stratified_folds(labels, seed=0)).all()
 
 
 def several(count, size, seed=0):
@@ -153,7 +168,7 @@ def test_a_label_that_all_or_none_have_leaves_the_others_as_they_are():
 def test_the_penalty_of_several_labels_is_that_of_least_held_out_loss(monkeypatch):
     monkeypatch.setattr(logistic, "_PATIENCE", 100)
     features, labels = several(90, 40)
-    found = fit_logistic(features, labels, 3, seed=4)
+    found = fit_logistic(features, labels, 3, folds=stratified_folds(labels, seed=4))
     _, coordinates = principal_axes(features)
     folds = stratified_folds(labels, seed=4)
     losses, right = {}, {}

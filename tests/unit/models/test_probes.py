@@ -5,7 +5,7 @@ from tests.features import example
 from tlhub.errors import TlhubError
 from tlhub.models import probes
 from tlhub.models.axes import principal_axes
-from tlhub.models.logistic import fit_logistic
+from tlhub.models.logistic import fit_logistic, stratified_folds
 from tlhub.models.probes import RidgeResult, choose_features, fit_probe, ridge_loo
 
 
@@ -121,7 +121,7 @@ def test_r2_is_the_same_at_any_scale_of_the_values():
     assert (first.penalty, first.score) == pytest.approx((second.penalty, second.score))
 
 
-@pytest.mark.parametrize(("count", "size"), [(60, 10), (25, 60)])
+@pytest.mark.parametrize(("count", "size"), [(60, 10), (25, 60), (60, 3)])
 @pytest.mark.parametrize("centre", [True, False])
 def test_groups_are_left_out_whole(count, size, centre):
     features, labels = example(count, size)
@@ -141,11 +141,29 @@ def test_groups_are_left_out_whole(count, size, centre):
     assert ridge_loo(features, labels, 3, penalties=[0.1], centre=centre, groups=np.zeros(count)).score == alone.score
 
 
+def test_features_that_tell_the_speaker_are_not_taken_for_those_that_tell_the_word():
+    random = np.random.default_rng(0)
+    speakers = np.repeat(np.arange(24), 10)
+    words = np.tile(np.repeat([0, 1], 5), 24)
+    habits = random.normal(size=(24, 2, 60))  # how each speaker says each word, which no other does
+    voice = habits[speakers, words] + 0.3 * random.normal(size=(240, 60))
+    word = (2 * words[:, None] - 1) + random.normal(size=(240, 1))
+    known = {kind: ridge_loo(values, words, 2) for kind, values in (("voice", voice), ("word", word))}
+    unheard = {kind: ridge_loo(values, words, 2, groups=speakers)
+               for kind, values in (("voice", voice), ("word", word))}
+    assert (choose_features(known), choose_features(unheard)) == ("voice", "word")
+    assert unheard["voice"].score < 0.7 < unheard["word"].score
+    assert fit_probe(voice, words, 2, groups=speakers).score < 0.7 < fit_probe(voice, words, 2).score
+    values = words[:, None].astype(np.float64)
+    assert fit_probe(voice, values, 1, groups=speakers).score < 0 < fit_probe(voice, values, 1).score
+
+
 def test_a_probe_of_classes_or_labels_is_logistic():
     features, kinds = kinds_of_labels(60, 6)
     for kind, weights in (("classes", np.array([1.0, 2.0, 3.0])), ("labels", None)):
         found = fit_probe(features, kinds[kind], 3, seed=2, class_weights=weights, label_smoothing=0.1)
-        peer = fit_logistic(features, kinds[kind], 3, seed=2, class_weights=weights, label_smoothing=0.1)
+        peer = fit_logistic(features, kinds[kind], 3, folds=stratified_folds(kinds[kind], seed=2),
+                            class_weights=weights, label_smoothing=0.1)
         assert (found.weight == peer.weight).all()
         assert (found.penalty, found.score) == (peer.penalty, peer.cv_score)
         assert found.measure == "cross-validated accuracy"

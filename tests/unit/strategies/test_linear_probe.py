@@ -12,6 +12,7 @@ import torch
 
 from tests import tiny
 from tests.bench import CLASSES, fit, make_bench
+from tlhub.config import replace
 from tlhub.errors import CheckpointError, UsageError
 from tlhub.models.features import FeatureExtractor
 from tlhub.models.heads import PooledClassifier
@@ -47,6 +48,18 @@ def test_a_probe_is_fitted_and_written_into_the_model(make: Any, features: str) 
     assert ((scored == CLASSES).mean() == 1.0) == (chosen == "mean")
     assert isinstance(fitted.model, PooledClassifier) == (chosen != "native")
     assert any(chosen in line for line in bench.told)
+
+
+def test_groups_are_held_out_whole(make: Any) -> None:
+    bench = make("linear_probe", strategy__features="mean")
+    fit(bench)
+    bench.groups = CLASSES  # each class is said by one speaker: without that one nothing tells it
+    fit(bench)
+    alone, whole = (line for line in bench.told if line.startswith("probe on mean features"))
+    assert float(alone.split()[-1]) == 1 > 0.4 > float(whole.split()[-1])
+    bench.config = replace(bench.config, {"strategy.features": "auto"})
+    fit(bench)
+    assert "mean 0.0" in next(line for line in bench.told if line.startswith("features by leave-one-out"))
 
 
 def test_features_that_are_not_there_are_refused(make: Any) -> None:
