@@ -72,13 +72,19 @@ class Show:
         return cls(**{**values, "strategies": tuple(values["strategies"])})
 
 
+def _rate(value: float) -> Sections:
+    """Return the option of a learning rate, which `benchmarks/quickstart/run.py` compares with others."""
+    return {"train": {"learning_rate": value}}
+
+
 SHOWS = (
     Show("image-classification", "Pictures", "Which digit did somebody write?",
          "builtin/vision", "builtin/digits", "accuracy",
          {"data": {"max_train_examples": 50}},
          # A digit in a mirror is no digit.
          {"data": {"flip": False, "crop": "padded"},
-          "train": {"epochs": 20.0, "batch_size": 10, "evaluate_every": 20}}),
+          "train": {"epochs": 20.0, "batch_size": 10, "evaluate_every": 20}},
+         {"scratch": _rate(1e-3), "lora": _rate(3e-3), "full": _rate(1e-3)}),
     Show("wake-word", "A wake word", "Did a voice that was never heard before say “hey tilly”?",
          "builtin/audio", "builtin/wake_word", "average_precision",
          {"data": {"max_train_examples": 64}, "task_options": {"keyword": ["hey_tilly"]}},
@@ -91,6 +97,7 @@ SHOWS = (
          "builtin/text", "builtin/python_reference", "bits_per_byte",
          {"data": {"max_evaluation_examples": 24}},
          {"train": {"max_steps": 40, "batch_size": 8, "evaluate_every": 10}},
+         {"scratch": _rate(2e-3), "lora": _rate(3e-3), "full": _rate(1e-3)},
          strategies=tuple(name for name in STRATEGIES if name != "linear_probe")),
 )
 """The tasks of the quickstart, those that take longest first."""
