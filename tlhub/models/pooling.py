@@ -167,6 +167,12 @@ def reads_first_token(model: PreTrainedModel) -> bool:
     )
 
 
+def reads_last_token(model: PreTrainedModel) -> bool:
+    """Return whether the model's own classifier reads the last token: where each sees only those before it."""
+    return (model.main_input_name == "input_ids" and model.config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+            and not reads_first_token(model))
+
+
 def drop_pooler(backbone: nn.Module) -> nn.Module:
     """Take a trained pooler off, so that no parameter of the backbone stands idle when hidden states are pooled."""
     pooler = dict(backbone.named_children()).get("pooler")

@@ -20,6 +20,7 @@ from tlhub.errors import CheckpointError
 from tlhub.models.checkpoints import Checkpoint
 from tlhub.models.features import available_features
 from tlhub.models.outputs import IDENTITY, OutputMap
+from tlhub.models.pooling import reads_last_token
 from tlhub.models.probes import choose_features, ridge_loo
 from tlhub.training.unfreezing import Schedule
 
@@ -129,7 +130,8 @@ def probe_features(bench: Workbench) -> tuple[str, dict[str, np.ndarray]]:
     """Return the kind of features a probe should read and their values by split.
 
     `strategy.features` names the kind; `auto` takes the best by exact ridge leave-one-out on the training split, where
-    groups are left out whole, and the checkpoint's own (`native`) within one standard error of it.
+    groups are left out whole, and within one standard error of it the checkpoint's own (`native`); of a decoder `mean`,
+    since its own are those of the last token, which was trained to tell what follows and not what was said.
 
     Raises:
         CheckpointError: The checkpoint does not offer the kind that was asked for.
@@ -146,7 +148,7 @@ def probe_features(bench: Workbench) -> tuple[str, dict[str, np.ndarray]]:
     labels = bench.inputs["train"].labels
     results = {kind: ridge_loo(values["train"], labels, bench.classes, groups=bench.groups)
                for kind, values in features.items()}
-    kind = choose_features(results)
+    kind = choose_features(results, prefer="mean" if reads_last_token(checkpoint.model) else "native")
     bench.tell(f"features by leave-one-out {results[kind].measure}: " + ", ".join(
         f"{name} {result.score:.4f}" for name, result in results.items()) + f"; {kind} is used")
     return kind, bench.features((kind,))[kind]

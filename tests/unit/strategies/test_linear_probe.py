@@ -18,6 +18,7 @@ from tlhub.models.features import FeatureExtractor
 from tlhub.models.heads import PooledClassifier
 from tlhub.models.outputs import IDENTITY, standardising
 from tlhub.models.probes import fit_probe
+from tlhub.strategies.base import probe_features
 from tlhub.training.objectives import balanced_weights, positive_weights
 
 LABELS = np.stack([CLASSES == 0, CLASSES != 1, np.arange(30) % 5 == 0], axis=1)
@@ -65,6 +66,14 @@ def test_groups_are_held_out_whole(make: Any) -> None:
 def test_features_that_are_not_there_are_refused(make: Any) -> None:
     with pytest.raises(CheckpointError, match=r"'native' is not offered.*first, mean, layer_mean"):
         fit(make("linear_probe", "roberta", strategy__features="native"))
+
+
+@pytest.mark.parametrize(("kind", "preferred"), [("gpt2", "mean"), ("bert", "native")])
+def test_of_kinds_that_are_alike_a_decoder_reads_the_mean(make: Any, kind: str, preferred: str) -> None:
+    bench = make("linear_probe", kind)
+    same = np.random.default_rng(0).normal(size=(30, 16)).astype(np.float32)
+    bench.features = lambda kinds: {name: dict.fromkeys(("train", "validation"), same) for name in kinds}
+    assert probe_features(bench)[0] == preferred
 
 
 @pytest.mark.parametrize("labels", [LABELS, VALUES], ids=["labels", "values"])
