@@ -194,7 +194,10 @@ def _bash(script: str, folder: Path, environment: dict[str, str], where: str) ->
 def _python(code: str, folder: Path, names: dict[str, Any], where: str) -> str:
     stream = io.StringIO()
     with contextlib.redirect_stdout(stream), _working_in(folder):
-        exec(compile(code, where, "exec"), names)
+        try:
+            exec(compile(code, where, "exec"), names)
+        except Exception as error:
+            raise PageError(f"{where}: {type(error).__name__}: {error}\n{stream.getvalue()}") from error
     return stream.getvalue()
 
 

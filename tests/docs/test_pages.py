@@ -76,6 +76,7 @@ def test_output_is_compared(shown: str, fits: bool, tmp_path: Path, programs: Co
 @pytest.mark.parametrize(("text", "words"), [
     ("```bash\ntrue\nfalse\n```\n", "exit code 1"),
     ("```bash\ntlhub predict\n```\n", "exit code 2"),
+    ("```python\n1 / 0\n```\n", "page.md:1: ZeroDivisionError"),
     ("```text\nno\n```\n", "follows no block"),
     ("```bash\ntrue\n```\nwords\n```text\nno\n```\n", "follows no block")])
 def test_a_page_that_is_wrong_fails(text: str, words: str, tmp_path: Path, programs: Commands) -> None:
