@@ -246,7 +246,8 @@ def _alike(shown: Sequence[str], printed: Sequence[str]) -> bool:
 
 
 def _shape(line: str) -> str:
-    """Return a line with every number alike, and every run of blanks and of dashes."""
+    """Return a line with every number alike, every hash, and every run of blanks and of dashes."""
+    line = re.sub(r"\b[0-9a-f]{16}\b", "0", line)
     line = re.sub(r"(?<![\w.])[-+]?\d+(?:[.,]\d+)*(?:e[-+]?\d+)?", "0", line)
     return re.sub(r"[-─━]{2,}", "--", re.sub(r"\s+", " ", line)).strip()
 
