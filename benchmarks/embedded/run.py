@@ -9,6 +9,9 @@ weights; its learning rate and its epochs are tuned for every set and amount, on
 others have tlhub's defaults. Seeds draw the examples, the validation split and all else; the test split is scored once,
 by the run itself. A run that is finished is read, not repeated.
 
+Heads on texts read the mean over the tokens (`--model.pool mean`), those of `scratch` too: the last token, which a
+decoder's own classifier reads, was trained to tell what follows and not what was said.
+
 The table holds means over the seeds. Interval: mean -+ 1.96 sqrt(e^2 + s^2 / k), where e is the standard error over
 test examples (a quarter of the mean width of the runs' bootstrap intervals), which the seeds share, and s the standard
 deviation over the k seeds. `--cards` writes the table into the checkpoint's model card as well.
@@ -59,8 +62,11 @@ def one(kind: str, chosen: Set, amount: str, strategy: str, seed: int, given: ar
             steps = train["max_steps"]
             options["train"] = {"batch_size": BATCH[amount], "epochs": steps, "evaluate_every": steps // VALIDATIONS,
                                 **train}
-        tlhub.finetune(chosen.task, model=given.model or f"builtin/{kind}", strategy=strategy, seed=seed, out=str(out),
-                       data=data, log={"every": 50}, overwrite=out.exists(), **options)
+            options["log"] = {"every": 50}
+            options["model"] = {"pool": "mean"} if kind == "text" else {}
+        model = {"name": given.model or f"builtin/{kind}", **options.pop("model", {})}
+        tlhub.finetune(chosen.task, model=model, strategy=strategy, seed=seed, out=str(out), data=data,
+                       overwrite=out.exists(), **options)
     metrics: dict[str, Any] = json.loads((out / "metrics.json").read_text())
     return metrics
 
@@ -93,7 +99,7 @@ def table(kind: str, given: argparse.Namespace) -> dict[str, Any]:
     """Carry out what a checkpoint's table needs, and print each line as soon as it is known."""
     found: dict[str, Any] = {}
     for amount in given.amounts:
-        for chosen in SETS[kind]:
+        for chosen in (some for some in SETS[kind] if given.sets is None or some.name in given.sets):
             rows: dict[str, Any] = {}
             for strategy in STRATEGIES:
                 train = tuned(kind, chosen, amount, given) if strategy == "scratch" else TRANSFER[amount][strategy]
@@ -116,14 +122,15 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--runs", type=Path, required=True)
     parser.add_argument("--model", help="another checkpoint than the embedded one")
+    parser.add_argument("--sets", nargs="+", help="some of the data sets; default: all")
     parser.add_argument("--amounts", nargs="+", choices=AMOUNTS, default=AMOUNTS)
     given = parser.parse_args()
     found = table(given.kind, given)
     if given.model is None:
         path = Path(__file__).with_name(f"{given.kind}.json")
         known = json.loads(path.read_text())["tables"] if path.exists() else {}
-        path.write_text(json.dumps({"versions": versions(), "a_class": 16, "tables": {**known, **found}}, indent=2)
-                        + "\n")
+        tables = {**known, **{amount: {**known.get(amount, {}), **rows} for amount, rows in found.items()}}
+        path.write_text(json.dumps({"versions": versions(), "a_class": 16, "tables": tables}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -190,7 +190,8 @@ def _learning_rate(facts: Facts, strategy: str) -> tuple[float, str]:
     the best of 1e-4, 3e-4 and 1e-3 by validation loss on two small sets of photographs. The last blocks alone three
     times as much: better than once or ten times on 1,000 questions of TREC, by validation. The whole of a network of
     sound: with the square of 768/width, since at width 144 1e-3 was better than 2e-4 on 160 spoken digits, by
-    validation.
+    validation. Texts below width 384, that of small distilled encoders: with the cube, since at width 192 6e-4 was
+    better than 1.6e-4 on 96 questions of TREC, by validation.
     """
     if strategy == "head":
         return 1e-3, "a head on frozen features"
@@ -202,6 +203,8 @@ def _learning_rate(facts: Facts, strategy: str) -> tuple[float, str]:
         return (min(full * 12, 5e-3), f"adapters, backbone width {facts.hidden}")
     if facts.modality == "audio" and strategy != "last_k" and not facts.convolutional:
         return min(4e-5 * scale**2, 1e-3), f"network of sound of width {facts.hidden}"
+    if facts.modality == "text" and strategy != "last_k":
+        return min(full * max(scale / 2, 1.0) ** 2, 1e-3), f"transformer backbone of width {facts.hidden}"
     if strategy == "last_k":
         return 3 * full, f"the last blocks of a backbone of width {facts.hidden}"
     return full, f"{'convolutional' if facts.convolutional else 'transformer'} backbone of width {facts.hidden}"

@@ -103,3 +103,10 @@ def test_networks_of_sound_are_trained_at_a_rate_that_falls_with_the_square_of_t
     rates = {width: resolve(config("full", "audio-classification"), dataclasses.replace(sound, hidden=width))[0]
              .train.learning_rate for width in (144, 384, 768)}
     assert rates == {144: pytest.approx(1e-3), 384: pytest.approx(1.6e-4), 768: pytest.approx(4e-5)}
+
+
+def test_narrow_networks_of_texts_bear_much_higher_rates() -> None:
+    rates = {width: resolve(config("full"), dataclasses.replace(FACTS, hidden=width))[0].train.learning_rate
+             for width in (96, 192, 384, 768)}
+    assert rates == {96: pytest.approx(1e-3), 192: pytest.approx(6.4e-4), 384: pytest.approx(8e-5),
+                     768: pytest.approx(4e-5)}
