@@ -288,13 +288,13 @@ ACTS: dict[str, tuple[dict[str, Any], Callable[[Run, Run], bool]]] = {
                  lambda run, base: validations(run) == [1, 2] and len(losses(run)) == 2),
     "precision": ({"precision": "bf16"}, lambda run, base: 0 < abs(losses(run)[0] - losses(base)[0]) < 0.05),
 }
-ELSEWHERE = {"checkpoint_every", "keep_last", "max_bad_steps", "compile", "gradient_checkpointing", "huber_delta",
-             "sampling"}
+ELSEWHERE = {"average", "checkpoint_every", "keep_last", "max_bad_steps", "compile", "gradient_checkpointing",
+             "huber_delta", "sampling"}
 
 
 def test_every_training_option_has_a_test() -> None:
     assert set(ACTS) | ELSEWHERE == {field.name for field in dataclasses.fields(TrainConfig)}
-    assert len(ACTS) + len(ELSEWHERE) == 26
+    assert len(ACTS) + len(ELSEWHERE) == 27
 
 
 @pytest.fixture(scope="module")
