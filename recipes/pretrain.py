@@ -28,6 +28,7 @@ import yaml
 import tlhub
 from tlhub.cli import guarded
 from tlhub.finished import Run
+from tlhub.folder import RunFolder
 from tlhub.launching import Ending
 
 KEPT = ("preprocessor_config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json")
@@ -63,7 +64,7 @@ def pretrain(recipe: Path, data: Path, out: Path) -> Ending:
 
 def carry_out(stage: dict[str, Any], prepared: dict[str, Any], folder: Path, start: Path | None) -> Run:
     """Return the finished run of a stage: the one that lies there, or a new one, or one that is gone on with."""
-    if (folder / "metrics.json").exists():
+    if RunFolder(folder).status.get("state") == "finished":
         logging.getLogger("tlhub").info("%s is finished; it is taken as it is", folder)
         return tlhub.load(folder)
     options = {**stage, "data": {**prepared, **stage.get("data", {})}}

@@ -29,7 +29,7 @@ DATA_CHECK = Command("data check", "Tell what is understood of a data set, and w
                      ("seed", "task_options"))
 QUICKSTART = Command(
     "quickstart", "See transfer on every task, with the embedded checkpoints and data; leaves a page to look at.",
-    run_options=("out", "seed"), actions={"overwrite": "replace a finished quickstart in --out"})
+    run_options=("out", "seed"), actions={"overwrite": "begin again in --out"})
 MODELS = Command("models", "List the checkpoints that come with tlhub, and those in the Hub's cache, with their terms.",
                  actions={"json": "one JSON list, with everything that is known"})
 DOCTOR = Command("doctor", "Tell whether tlhub can work here, and what is missing.")

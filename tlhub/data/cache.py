@@ -34,7 +34,7 @@ def cache_root(data: DataConfig) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"cache folder '{folder}' cannot be created ({error.strerror}); "
-                         "name another with --data.cache_dir") from None
+                         "name another with --data.cache_dir, or in the variable TLHUB_CACHE") from None
     return folder
 
 

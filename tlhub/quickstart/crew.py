@@ -44,7 +44,17 @@ class _Member:
                 self.process.stdin.write(json.dumps(job) + "\n")
                 self.process.stdin.flush()
                 line = self.process.stdout.readline()
-            self.answers.put((self, job, json.loads(line) if line else self._ending()))
+            self.answers.put((self, job, self._answer(line)))
+
+    def _answer(self, line: str) -> dict[str, Any]:
+        if not line:
+            return self._ending()
+        try:
+            found: dict[str, Any] = json.loads(line)
+        except ValueError:
+            self.process.kill()
+            return {"code": 1, "reason": f"a process of the quickstart said {line.strip()[:80]!r}, which is no answer"}
+        return found
 
     def _ending(self) -> dict[str, Any]:
         code = self.process.wait()
@@ -63,7 +73,7 @@ def carry_out(jobs: Sequence[Job], done: Callable[[Job], Sequence[Job]], *, proc
 
     Raises:
         StoppedError: This process was asked to stop; the jobs under way were given time to keep what they have.
-        TlhubError: A job failed; of the kind that its exit code says.
+        TlhubError: A job failed; of the kind that its exit code says. The file has more of it.
     """
     waiting = list(jobs)
     with listening() as stop, stop.deferring("once the runs have kept what they have"), \
@@ -77,7 +87,8 @@ def carry_out(jobs: Sequence[Job], done: Callable[[Job], Sequence[Job]], *, proc
                 member, job, answer = answers.get(timeout=_PACE)
                 busy -= 1
                 if answer["code"]:
-                    failed = failed or _ERRORS.get(answer["code"], TlhubError)(answer["reason"])
+                    failed = failed or _ERRORS.get(answer["code"], TlhubError)(
+                        f"{answer['reason']} (more in {str(log)!r})")
                 else:
                     waiting[:0] = done(job)
                     if waiting and not (failed or stop.requested):
@@ -99,6 +110,8 @@ def _crew(count: int, log: Path, stop: StopRequest) -> Iterator[tuple[list[_Memb
     members: list[_Member] = []
     # One thread each: scores depend on how many there are. Nothing is asked of the network.
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    if not {"", str(Path.cwd())} & set(sys.path):
+        environment["PYTHONSAFEPATH"] = "1"  # a user's own evaluate.py is not the library of this name
     with log.open("a", encoding="utf-8") as notes:
         stop.last_resort = lambda: _send(members, signal.SIGKILL)
         try:

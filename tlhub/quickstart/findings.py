@@ -16,6 +16,7 @@ from tlhub.finished import Run
 from tlhub.quickstart.exhibits import exhibit
 from tlhub.quickstart.runs import kept_outputs
 from tlhub.quickstart.shows import Show
+from tlhub.quickstart.words import preferred
 from tlhub.training.callbacks import read_history
 
 FINDINGS = "findings.json"
@@ -41,9 +42,11 @@ def find(show: Show, folder: Path, seed: int) -> dict[str, Any]:
     rows = [_row(show, run, outputs, labels) for run in runs.values()]
     untouched = [run.metrics["baselines"]["checkpoint"] for run in runs.values()
                  if "checkpoint" in run.metrics["baselines"]]
-    content = {"show": show.plain(), "lower_is_better": direction(show.metric) < 0, "data": control.metrics["data"],
+    lower = direction(show.metric) < 0
+    best = preferred(rows, lower=lower)["strategy"]
+    content = {"show": show.plain(), "lower_is_better": lower, "data": control.metrics["data"],
                "rows": rows, "untouched": untouched[0][show.metric] if untouched else None,
-               "exhibit": exhibit(runs, test, outputs, best=_best(show, rows), seed=seed)}
+               "exhibit": exhibit(runs, test, outputs, best=best, seed=seed)}
     write_atomically(folder / show.task / FINDINGS, json.dumps(content, indent=1).encode())
     return content
 
@@ -72,8 +75,3 @@ def _row(show: Show, run: Run, outputs: dict[str, np.ndarray], labels: np.ndarra
             "trained": metrics["parameters"]["trainable"], "total": metrics["parameters"]["total"],
             "seconds": metrics["time"]["train_s"], "learning_rate": run.config.train.learning_rate,
             "validation": metrics["validation"][show.metric], "curve": curve}
-
-
-def _best(show: Show, rows: list[dict[str, Any]]) -> str:
-    best: str = max(rows, key=lambda row: direction(show.metric) * row["score"])["strategy"]
-    return best

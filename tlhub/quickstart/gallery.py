@@ -47,7 +47,8 @@ def _message(item: Item) -> str:
 
 def _clip(item: Item) -> str:
     return (f'<div class="example"><p class="truth">{_label(item)}</p>'
-            f'<audio controls preload="none" src="{escape(item["source"])}"></audio>{_answers(item)}</div>')
+            f'<audio controls preload="none" aria-label="{escape(_readable(item["title"]))}" '
+            f'src="{escape(item["source"])}"></audio>{_answers(item)}</div>')
 
 
 def _label(item: Item) -> str:
@@ -62,7 +63,8 @@ def _answers(item: Item) -> str:
         lines.append(f'<li class="{right}"><span class="who">{escape(name.replace("_", " "))}</span>'
                      f'<span class="said">{escape(_readable(answer["label"]))}</span>'
                      f'<span class="sure">{100 * answer["score"]:.0f}%</span>'
-                     f'<span class="mark" aria-label="{right}">{"✓" if answer["right"] else "✗"}</span></li>')
+                     f'<span class="mark" role="img" aria-label="{right}">'
+                     f'{"✓" if answer["right"] else "✗"}</span></li>')
     return f'<ul class="answers">{"".join(lines)}</ul>'
 
 

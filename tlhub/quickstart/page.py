@@ -52,7 +52,8 @@ def write_page(path: Path, findings: Sequence[Mapping[str, Any]], facts: Mapping
 <h1>What a pretrained start is worth</h1>
 <p class="lede">{runs} runs on {len(findings)} tasks in {_duration(facts["seconds"])}. On each task every strategy had
 the same examples, and all that are trained step by step had the same number of steps; <em>scratch</em> begins with
-fresh weights. Scores are those of a test split that chose nothing, with 95% intervals.</p>
+fresh weights. Scores are those of a test split that chose nothing, with 95% intervals; what is called best was the
+best on validation.</p>
 <nav class="cards">
 {"".join(map(_card, findings))}</nav>
 </header>
@@ -73,11 +74,11 @@ def _duration(seconds: float) -> str:
 
 
 def _card(findings: Mapping[str, Any]) -> str:
-    """Return the summary of one task: from the control's score to the best one."""
+    """Return the summary of one task: from the control's score to that of the best on validation."""
     show, control, top = findings["show"], findings["rows"][0], best(findings)
     return (f'<a class="card" href="#{escape(show["task"])}"><span class="card-title">{escape(show["title"])}</span>'
             f'<span class="card-score"><span class="from">{number(control["score"])}</span>'
-            f'<span class="arrow" aria-label="to">→</span>{number(top["score"])}</span>'
+            f'<span class="arrow" role="img" aria-label="to">→</span>{number(top["score"])}</span>'
             f'<span class="card-words">{escape(metric_words(findings))}<br>'
             f'{_strategy(control)} → {_strategy(top)}</span></a>\n')
 
@@ -174,7 +175,8 @@ def _footer(facts: Mapping[str, Any], folder: str) -> str:
                          if name in facts["versions"])
     return (f"<p>Seed {facts['seed']}, {facts['processes']} processes of one thread each. {escape(versions)}.</p>"
             f"<p>Every run lies in <code>{escape(folder)}/TASK/STRATEGY</code>, with its configuration, scores, plots "
-            "and a model that plain transformers and peft load. A gain's interval is that of a paired bootstrap over "
-            "the test examples: it tells how far other examples could change it, and not another seed.</p>"
+            "and a model that plain transformers and peft load (where the head is one that transformers has). A gain's "
+            "interval is that of a paired bootstrap over the test examples: it tells how far other examples could "
+            "change it, and not another seed.</p>"
             + "".join(f"<p><code>{escape(name)}</code> was trained on {escape(words)}.</p>"
                       for name, words in facts["terms"].items()))

@@ -37,7 +37,7 @@ class Outcome:
     Attributes:
         folder: Where its runs and its page are.
         findings: What `tlhub.quickstart.findings.find` gave for each task, in the order of the shows.
-        seconds: Of this command, from its beginning.
+        seconds: Of this command and of those that it goes on with.
     """
 
     folder: Path
@@ -67,7 +67,7 @@ def quickstart(out: str | None = None, *, overwrite: bool = False, seed: int = 0
     """
     started = time.monotonic()
     with _taken(out, seed, shows, overwrite=overwrite) as folder:
-        processes = min(_MOST_PROCESSES, os.cpu_count() or 1)
+        processes = min(_MOST_PROCESSES, _cores())
         work = _Work(folder.path, seed, shows)
         logger.info("quickstart: %d runs of %d tasks, %d at a time, in %s", work.total, len(shows), processes,
                     folder.path)
@@ -76,7 +76,7 @@ def quickstart(out: str | None = None, *, overwrite: bool = False, seed: int = 0
             logger.info("%s was trained on %s; the terms: %s", name, words, builtin.LICENSES)
         crew.carry_out(work.jobs(), work.done, processes=processes, log=folder.path / LOG)
         findings = tuple(_read(folder.path, show) for show in shows)
-        seconds = time.monotonic() - started
+        seconds = _state(folder)["seconds"] + time.monotonic() - started
         outcome = Outcome(folder.path, findings, seconds)
         facts = {"seconds": seconds, "processes": processes, "seed": seed, "terms": terms, "versions": versions()}
         write_page(outcome.page, findings, facts)
@@ -114,6 +114,11 @@ class _Work:
         return [] if self.open[show.task] else [self._job(show, None)]
 
 
+def _cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _terms(shows: Sequence[Show]) -> dict[str, str]:
     """Return what each embedded checkpoint was trained on, and the terms of that."""
     names = dict.fromkeys(show.model for show in shows if builtin.is_builtin(show.model))
@@ -138,7 +143,7 @@ def _taken(out: str | None, seed: int, shows: Sequence[Show], *, overwrite: bool
         folder.path.mkdir(parents=True, exist_ok=True)
         with locking.held(folder.path / _LOCK, patience=0.0):
             _settle(folder, asked, overwrite=overwrite)
-            with _status_of(folder):
+            with _status_of(folder, time.monotonic()):
                 yield folder
     except BlockingIOError:
         raise UsageError(f"--out {str(folder.path)!r} is in use by {locking.holder(folder.path / _LOCK)}; wait until "
@@ -161,7 +166,7 @@ def _settle(folder: RunFolder, asked: dict[str, Any], *, overwrite: bool) -> Non
     if held and "shows" not in before:
         raise UsageError(f"{given} is not empty and holds no quickstart; name another folder")
     same = all(before.get(name) == value for name, value in asked.items())
-    if held and (before.get("state") == "finished" or not same):
+    if held and (overwrite or before.get("state") == "finished" or not same):
         if not overwrite:
             what = "a finished quickstart" if before.get("state") == "finished" else "a quickstart of another kind"
             raise UsageError(f"{given} holds {what}; name another folder, or pass --overwrite")
@@ -169,7 +174,8 @@ def _settle(folder: RunFolder, asked: dict[str, Any], *, overwrite: bool) -> Non
             shutil.rmtree(folder.path / Path(str(show["task"])).name, ignore_errors=True)
         for name in (PAGE, LOG):
             (folder.path / name).unlink(missing_ok=True)
-    folder.write_json(STATE, {"state": "running", **asked})
+        before = {}
+    folder.write_json(STATE, {"state": "running", "seconds": before.get("seconds", 0.0), **asked})
 
 
 def _state(folder: RunFolder) -> dict[str, Any]:
@@ -181,7 +187,7 @@ def _state(folder: RunFolder) -> dict[str, Any]:
 
 
 @contextmanager
-def _status_of(folder: RunFolder) -> Iterator[None]:
+def _status_of(folder: RunFolder, started: float) -> Iterator[None]:
     state = "failed"
     try:
         yield
@@ -190,7 +196,9 @@ def _status_of(folder: RunFolder) -> Iterator[None]:
         state = "stopped" if isinstance(error, (StoppedError, KeyboardInterrupt)) else state
         raise
     finally:
-        folder.write_json(STATE, {**_state(folder), "state": state})
+        held = _state(folder)
+        seconds = held.get("seconds", 0.0) + time.monotonic() - started
+        folder.write_json(STATE, {**held, "state": state, "seconds": seconds})
 
 
 def _default_path(asked: dict[str, Any]) -> Path:

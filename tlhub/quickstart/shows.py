@@ -51,12 +51,12 @@ class Show:
             folder: Of the whole quickstart; the run's own lies in it.
             seed: Of the run.
         """
-        sections: dict[str, dict[str, Any]] = {"data": {"source": self.data}}
+        sections: dict[str, dict[str, Any]] = {"model": {"name": self.model}, "data": {"source": self.data}}
         chosen = [self.options, {} if strategy == "linear_probe" else self.training, self.own.get(strategy, {})]
         for name, values in [item for part in chosen for item in part.items()]:
             sections[name] = {**sections.get(name, {}), **values}
-        return {"task": self.task, "model": self.model, "strategy": strategy, **sections,
-                "out": str(self.run_folder(strategy, folder)), "seed": seed}
+        return {"task": self.task, "strategy": strategy, **sections, "out": str(self.run_folder(strategy, folder)),
+                "seed": seed}
 
     def run_folder(self, strategy: str, folder: Path) -> Path:
         """Return where the run of a strategy lies in the folder of the quickstart."""
@@ -92,7 +92,8 @@ SHOWS = (
     Show("text-classification", "Messages", "What does a customer want?",
          "builtin/text", "builtin/messages", "accuracy",
          {"data": {"max_train_examples": 112}},
-         {"train": {"epochs": 12.0, "batch_size": 8, "evaluate_every": 42}}),
+         # A decoder's last token tells what follows; the probe finds the mean of the tokens by itself.
+         {"model": {"pool": "mean"}, "train": {"epochs": 12.0, "batch_size": 8, "evaluate_every": 42}}),
     Show("text-generation", "Texts that go on", "What comes next in the reference of Python?",
          "builtin/text", "builtin/python_reference", "bits_per_byte",
          {"data": {"max_evaluation_examples": 24}},

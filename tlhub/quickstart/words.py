@@ -41,10 +41,13 @@ def gain(row: Mapping[str, Any], control: Mapping[str, Any], *, lower: bool) -> 
 
 
 def best(findings: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the row with the best score."""
-    sign = -1 if lower_is_better(findings) else 1
-    row: Mapping[str, Any] = max(findings["rows"], key=lambda row: sign * row["score"])
-    return row
+    """Return the row that validation prefers; test scores choose nothing."""
+    return preferred(findings["rows"], lower=lower_is_better(findings))
+
+
+def preferred(rows: Sequence[Mapping[str, Any]], *, lower: bool) -> Mapping[str, Any]:
+    """Return the row with the best score on validation, whose lower values may be the better ones."""
+    return max(rows, key=lambda row: -row["validation"] if lower else row["validation"])
 
 
 def sizes(findings: Mapping[str, Any]) -> str:
@@ -77,8 +80,9 @@ def command(findings: Mapping[str, Any]) -> str:
     """Return the command that does the same on one's own data."""
     show = findings["show"]
     more = " --keyword NAME" if show["task"] == "wake-word" else ""
+    transfers = preferred(findings["rows"][1:], lower=lower_is_better(findings))
     return (f"tlhub finetune {show['task']} --model {show['model']} --data {_DATA.get(show['task'], 'DATA')} "
-            f"--strategy {best(findings)['strategy']}{more}")
+            f"--strategy {transfers['strategy']}{more}")
 
 
 def next_steps(findings: Sequence[Mapping[str, Any]], folder: str) -> list[tuple[str, str]]:

@@ -21,6 +21,10 @@ from tlhub.parsers import one_line
 from tlhub.quickstart.shows import Show
 from tlhub.stopping import listening
 
+_OUTPUT = 1
+answers = os.fdopen(os.dup(_OUTPUT), "w", encoding="utf-8")
+os.dup2(2, _OUTPUT)  # what a library prints, when it is loaded or later, is no answer
+
 with environment.loading():
     from tlhub.quickstart.findings import find
     from tlhub.quickstart.runs import carry_out
@@ -31,22 +35,22 @@ def main(parent: int) -> None:
     launching.follow(parent)
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
     logging.getLogger("tlhub").setLevel(logging.INFO)
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what a library prints is no answer
     with listening() as stop:
-        code = 0
+        code, what = 0, ""
         while code == 0:
             try:
                 with stop.interrupting():
                     line = sys.stdin.readline()
                     if not line:
                         return
-                    _carry_out(json.loads(line))
+                    job = json.loads(line)
+                    what = f"{job['show']['task']}, {job['strategy'] or 'its comparison'}: "
+                    _carry_out(job)
                 reason = ""
             except TlhubError as error:
-                code, reason = error.exit_code, str(error)
+                code, reason = error.exit_code, f"{what}{error}"
             except BaseException as error:  # whoever waits for the answer has to get one
-                code, reason = 1, f"{type(error).__name__}: {error}"
+                code, reason = 1, f"{what}{type(error).__name__}: {error}"
                 if stop.requested:
                     code, reason = StoppedError.exit_code, "stopped on request"
                 logging.getLogger(__name__).info("failed", exc_info=True)

@@ -88,7 +88,24 @@ def test_a_stopped_one_of_another_seed_is_not_gone_on_with(done):
     with pytest.raises(UsageError, match="a quickstart of another kind"):
         quickstart.quickstart("out", seed=1)
     done["fails"] = {}
-    assert quickstart.quickstart("out").findings
+    before = Path("out/wake-word/old")
+    before.mkdir(parents=True)
+    spent = json.loads(Path("out/quickstart.json").read_text())["seconds"]
+    assert quickstart.quickstart("out").seconds > spent > 0
+    assert before.exists()
+
+
+def test_an_unfinished_one_can_be_begun_again(done):
+    done["fails"] = {3: DataError("none left")}
+    with pytest.raises(DataError):
+        quickstart.quickstart("out")
+    before = Path("out/image-classification/scratch")
+    assert before.exists()
+    done["fails"] = {3: DataError("none left"), 4: DataError("none left")}
+    with pytest.raises(DataError):
+        quickstart.quickstart("out", overwrite=True)
+    assert len(done["jobs"]) == 3
+    assert not before.exists()
 
 
 def test_a_folder_that_cannot_be_written_is_told_in_one_line(done, capsys):
@@ -132,7 +149,7 @@ def test_later_options_of_a_show_win_and_a_probe_has_none_of_training():
                 {"full": {"train": {"learning_rate": 1e-4}}})
     requests = {name: show.request(name, Path("out"), 3) for name in ("full", "lora", "linear_probe")}
     assert requests["full"] == {
-        "task": "text-classification", "model": "model", "strategy": "full", "seed": 3,
+        "task": "text-classification", "model": {"name": "model"}, "strategy": "full", "seed": 3,
         "out": "out/text-classification/full", "data": {"source": "data", "max_length": 8},
         "train": {"epochs": 2.0, "learning_rate": 1e-4}}
     assert requests["lora"]["train"]["learning_rate"] == 1e-3

@@ -21,6 +21,16 @@ def test_a_gain_is_positive_where_the_score_is_better():
     assert best(findings("corpus"))["strategy"] == "full"
 
 
+def test_the_best_is_that_of_validation_and_what_is_advised_transfers():
+    found = findings("image")
+    found["rows"] = [row("scratch", 0.6, validation=0.9), row("lora", 0.5, validation=0.8),
+                     row("full", 0.9, validation=0.7)]
+    assert best(found)["strategy"] == "scratch"
+    assert "--strategy lora" in command(found)
+    found["lower_is_better"] = True
+    assert best(found)["strategy"] == "full"
+
+
 def test_intervals_and_sizes_in_words():
     assert between([0.1234, 0.5]) == "[0.12, 0.50]"
     assert between([-0.1, 0.5], signed=True) == "[-0.10, +0.50]"
