@@ -7,19 +7,22 @@ r"""Transfer of the embedded checkpoints: scratch, linear_probe, lora and full, 
 Sets that the checkpoint was not pretrained on, in FOLDER (`sets.py`). `scratch` is the same architecture from fresh
 weights; its learning rate and its epochs are tuned for every set and amount, on validation, with the first seed. The
 others have tlhub's defaults. Seeds draw the examples, the validation split and all else; the test split is scored once,
-by the run itself. A run that is finished is read, not repeated.
+by the run itself. A run that is finished is read, not repeated: its name has the weights and the settings in it.
 
 Heads on texts read the mean over the tokens (`--model.pool mean`), those of `scratch` too: the last token, which a
 decoder's own classifier reads, was trained to tell what follows and not what was said.
 
-The table holds means over the seeds. Interval: mean -+ 1.96 sqrt(e^2 + s^2 / k), where e is the standard error over
-test examples (a quarter of the mean width of the runs' bootstrap intervals), which the seeds share, and s the standard
-deviation over the k seeds. `--cards` writes the table into the checkpoint's model card as well.
+The table holds means over the k seeds. Interval: mean -+ t sqrt(e^2 + s^2 / k), where e is the standard error over test
+examples (a quarter of the mean width of the runs' bootstrap intervals), which the seeds share, s the standard deviation
+over the seeds, and t Student's quantile for the degrees of freedom of that sum by Welch and Satterthwaite: 4.3 where the
+seeds make the difference and there are three of them, 1.96 where the examples do. Clips of one test speaker count as
+independent. `cards.py` writes the tables into the model cards.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import math
 from collections.abc import Sequence
@@ -27,9 +30,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy.stats
 from sets import SETS, Set, draw
 
 import tlhub
+from tlhub.builtin import WEIGHTS, checkpoint_folder
 from tlhub.environment import versions
 
 SEEDS = (0, 1, 2)
@@ -39,19 +44,19 @@ VALIDATIONS = 10
 """Validations of a run, at most."""
 RATES = {"vision": (5e-4, 1e-3, 3e-3), "audio": (5e-4, 1e-3, 2e-3), "text": (5e-4, 1e-3, 3e-3)}
 """Peak learning rates that scratch is tuned over."""
-STEPS = {"few": (200, 600), "all": (600, 1500)}
-"""Optimizer steps that scratch is tuned over."""
+STEPS = {"few": (200, 600), "all": (400, 1200)}
+"""Optimizer steps that scratch is tuned over, from the fewest."""
 BATCH = {"few": 16, "all": 32}
 TRANSFER: dict[str, dict[str, dict[str, Any]]] = {
     amount: {"linear_probe": {}, "lora": {"max_steps": steps}, "full": {"max_steps": steps}}
-    for amount, steps in (("few", 200), ("all", 600))}
+    for amount, steps in (("few", 200), ("all", 400))}
 
 
 def one(kind: str, chosen: Set, amount: str, strategy: str, seed: int, given: argparse.Namespace,
         train: dict[str, Any]) -> dict[str, Any]:
     """Carry out a run, unless it is there already, and return its metrics."""
-    words = "-".join(f"{name}{value:g}" for name, value in train.items() if strategy == "scratch")
-    name = "-".join(filter(None, (chosen.name, chosen.label, amount, strategy, words, str(seed))))
+    words = "-".join(f"{name}{value:g}" for name, value in train.items())
+    name = "-".join(filter(None, (_digest(kind, given), chosen.name, chosen.label, amount, strategy, words, str(seed))))
     out = given.runs / kind / name
     if not (out / "metrics.json").exists():
         data = draw(chosen, given.data, given.runs / kind / "draws", amount, seed)
@@ -71,26 +76,37 @@ def one(kind: str, chosen: Set, amount: str, strategy: str, seed: int, given: ar
     return metrics
 
 
-def tuned(kind: str, chosen: Set, amount: str, given: argparse.Namespace) -> dict[str, Any]:
-    """Return the settings of scratch that validation prefers, with the first seed."""
-    tried = [{"learning_rate": rate, "max_steps": steps} for rate in RATES[kind] for steps in STEPS[amount]]
+def _digest(kind: str, given: argparse.Namespace) -> str:
+    """Return what tells the weights of a checkpoint from others."""
+    folder = Path(given.model) if given.model else checkpoint_folder(f"builtin/{kind}")
+    return hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()[:8]
 
+
+def tuned(kind: str, chosen: Set, amount: str, given: argparse.Namespace) -> dict[str, Any]:
+    """Return the settings of scratch that validation prefers, with the first seed.
+
+    All rates are tried with the fewest steps, then the best rate with more.
+    """
     def value(train: dict[str, Any]) -> float:
         scores = one(kind, chosen, amount, "scratch", SEEDS[0], given, train)["validation"]
         return float(scores[chosen.score])
 
-    return max(tried, key=value)
+    fewest, *more = STEPS[amount]
+    best = max(({"learning_rate": rate, "max_steps": fewest} for rate in RATES[kind]), key=value)
+    return max([best, *({**best, "max_steps": steps} for steps in more)], key=value)
 
 
 def summary(results: Sequence[dict[str, Any]], score: str) -> dict[str, Any]:
     """Return the mean, its interval, and the figures that each seed gave."""
     values = [float(metrics["test"][score]) for metrics in results]
     widths = [high - low for low, high in (metrics["intervals"]["test"][score] for metrics in results)]
-    error = math.sqrt((np.mean(widths) / 3.92) ** 2 + np.var(values, ddof=1) / len(values))
+    examples, seeds = float(np.mean(widths) / 3.92) ** 2, float(np.var(values, ddof=1)) / len(values)
+    freedom = (len(values) - 1) * ((examples + seeds) / max(seeds, 1e-12)) ** 2
+    error = float(scipy.stats.t.ppf(0.975, freedom)) * math.sqrt(examples + seeds)
     mean = float(np.mean(values))
     rates = {f"miss_rate_at_{level}": [metrics["test"]["miss_rate_at_fa_rate"][level] for metrics in results]
              for level in ("0.01", "0.05") if "miss_rate_at_fa_rate" in results[0]["test"]}
-    return {"mean": mean, "interval": [mean - 1.96 * error, mean + 1.96 * error], "seeds": values, **rates,
+    return {"mean": mean, "interval": [mean - error, mean + error], "seeds": values, **rates,
             "trainable": results[0]["parameters"]["trainable"], "train": results[0]["data"]["train"],
             "test": results[0]["data"]["test"], "seconds": [metrics["time"]["train_s"] for metrics in results]}
 
@@ -121,7 +137,7 @@ def main() -> None:
     parser.add_argument("kind", choices=tuple(SETS))
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--runs", type=Path, required=True)
-    parser.add_argument("--model", help="another checkpoint than the embedded one")
+    parser.add_argument("--model", help="folder of another checkpoint than the embedded one")
     parser.add_argument("--sets", nargs="+", help="some of the data sets; default: all")
     parser.add_argument("--amounts", nargs="+", choices=AMOUNTS, default=AMOUNTS)
     given = parser.parse_args()
