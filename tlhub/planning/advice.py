@@ -130,7 +130,7 @@ def advise(situation: Situation, costs: Sequence[Cost], config: RunConfig) -> Ad
     Args:
         situation: What was measured.
         costs: Of the strategies.
-        config: As given.
+        config: As a run would have it, with what it fills in by itself.
     """
     rule = next(rule for rule in (_GENERATING if situation.tokens else _LABELLED) if rule.applies(situation))
     reason = rule.reason(situation)
@@ -147,7 +147,13 @@ def advise(situation: Situation, costs: Sequence[Cost], config: RunConfig) -> Ad
     cost = known.get(first)
     if cost is not None and cost.micro_batch is not None:
         options["train.micro_batch_size"] = str(cost.micro_batch)
-    if situation.imbalance is not None and situation.imbalance >= _RARE and not config.train.logit_adjustment:
+    if situation.imbalance is not None and situation.imbalance >= _RARE and not _is_balanced(config):
         reason += (f"; the most frequent class has {situation.imbalance:.0f} times as many examples as the rarest: "
                    "where all classes count alike, add --train.logit_adjustment 1 --evaluate.best f1_macro")
     return Advice(first, others[0] if others else "", reason, options)
+
+
+def _is_balanced(config: RunConfig) -> bool:
+    """Return whether rare classes count for more than their share already: two corrections together go too far."""
+    train = config.train
+    return bool(train.logit_adjustment) or train.class_weights == "balanced" or train.sampling != "natural"

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from accelerate import Accelerator
 
+from tlhub import options
 from tlhub.builtin import is_builtin, read_card
-from tlhub.config import NEXT_TOKEN, RunConfig, replace
+from tlhub.config import NEXT_TOKEN, RunConfig, replace, value_of
 from tlhub.data.batches import Inputs
 from tlhub.data.blocks import GenerationInputs
 from tlhub.data.cache import ArrayCache, cache_root
@@ -27,6 +28,7 @@ from tlhub.models.features import available_features
 from tlhub.models.heads import output_parameters
 from tlhub.models.inspection import SETTINGS, read_description
 from tlhub.models.probes import merits, ridge_loo
+from tlhub.parsers import option_names
 from tlhub.planning.scores import knn_loo, logme
 from tlhub.planning.subsets import excerpts, some, subset
 from tlhub.registry import TASKS
@@ -97,8 +99,8 @@ class Loaded:
     """A candidate, loaded for a strategy.
 
     Attributes:
-        given: The configuration of a run with this checkpoint, with the task's own defaults.
-        config: The same, resolved.
+        given: The configuration as given, with this checkpoint and the task's own defaults.
+        config: That of a run of the strategy: resolved, without the options that have no effect there.
         checkpoint: The checkpoint.
         facts: What the run's defaults depend on.
     """
@@ -122,12 +124,22 @@ def load(subject: Subject, name: str, strategy: str, before: Loaded | None = Non
         CheckpointError: It cannot be had, or does not serve the task.
         UsageError: An option does not fit it.
     """
-    config = replace(before.given if before else subject.config, {"model.name": name, "strategy.name": strategy})
-    checkpoint = fitting_checkpoint(config, subject.task, subject.data)
+    given = replace(before.given if before else subject.config, {"model.name": name, "strategy.name": strategy})
+    checkpoint = fitting_checkpoint(_effective(given), subject.task, subject.data)
     if before is not None:
-        return Loaded(config, defaults.resolve(config, before.facts)[0], checkpoint, before.facts)
-    config, _, facts = facts_of(config, subject.task, subject.data, checkpoint)
-    return Loaded(config, defaults.resolve(config, facts)[0], checkpoint, facts)
+        facts = before.facts
+    else:
+        given, _, facts = facts_of(given, subject.task, subject.data, checkpoint)
+    return Loaded(given, defaults.resolve(_effective(given), facts)[0], checkpoint, facts)
+
+
+def _effective(config: RunConfig) -> RunConfig:
+    """Return a configuration with the defaults in place of options that have no effect with its strategy.
+
+    A run of the strategy would be refused with them, so that none ever has them.
+    """
+    plain = RunConfig()
+    return replace(config, {name: value_of(plain, name) for name in options.without_effect(config, option_names())})
 
 
 @dataclass(frozen=True)
@@ -141,7 +153,8 @@ class Candidate:
         masked: Whether it was trained to fill in what was hidden, so that its last layer says little.
         measure: What the score is.
         score: Higher is better, but for bits per byte.
-        resamples: The score on resamples of the same examples, the same ones for every candidate, shape (r,).
+        resamples: The score on resamples of the same examples, the same ones for every candidate, shape (r,); NaN
+            where there is a single text, so that they tell nothing.
         features: The kind of features that the score is of; none for language models.
         kinds: The score of every kind of features.
         half: The score with half of the examples; None for language models.
@@ -164,7 +177,7 @@ class Candidate:
 
     @property
     def standard_error(self) -> float:
-        """Of the score, by resampling the examples."""
+        """Of the score, by resampling the examples; NaN where that is not known."""
         return float(self.resamples.std())
 
     @property
@@ -173,13 +186,16 @@ class Candidate:
         return -self.score if self.measure == BITS else self.score
 
     def behind(self, other: Candidate) -> tuple[float, float]:
-        """Return by how much another candidate is better, and the standard error of that, on the same examples."""
+        """Return by how much another candidate is better, and the standard error of that, on the same examples.
+
+        The error is NaN where it is not known.
+        """
         return other.merit - self.merit, float((other.resamples - self.resamples).std())
 
     def within_error(self, other: Candidate) -> bool:
-        """Return whether another candidate is better by no more than one standard error."""
+        """Return whether another candidate is better by no more than one standard error, as far as that is known."""
         gap, error = self.behind(other)
-        return gap <= error
+        return not gap > error
 
 
 BITS = "bits per byte"
@@ -213,24 +229,44 @@ def _probed(subject: Subject, name: str) -> Candidate:
     scored = {kind: _score(subject, values, everything) for kind, values in features.items()}
     best = max(scored, key=lambda kind: scored[kind][1])
     own = output_parameters(checkpoint.model)
-    measure, score, resamples = scored[best]
+    measure, score, outputs = scored[best]
     return Candidate(
         name, sum(value.numel() for key, value in checkpoint.model.named_parameters() if key not in own),
-        _pretraining(checkpoint), _is_masked(checkpoint), measure, score, resamples, best,
+        _pretraining(checkpoint), _is_masked(checkpoint), measure, score, _on_resamples(subject, outputs), best,
         {kind: found[1] for kind, found in scored.items()},
         _score(subject, features[best], half)[1], knn_loo(features[best], labels, classes, groups=subject.groups),
         logme(features[best], labels, classes))
 
 
 def _score(subject: Subject, features: np.ndarray, rows: np.ndarray) -> tuple[str, float, np.ndarray]:
-    """Return the measure, the score by exact leave-one-out on some examples, and that on resamples, shape (r,)."""
+    """Return the measure, the score by exact leave-one-out on some examples, and what was answered, shape (n, c)."""
     labels, classes, groups = subject.compared.labels[rows], len(subject.data.target), subject.groups
     result = ridge_loo(features[rows], labels, classes, groups=None if groups is None else groups[rows])
-    drawn = _drawn(subject, len(labels))
     if subject.task.keywords(subject.config):
         outcome = ClassOutcome.from_logits(result.outputs, labels)
-        return "average precision", float(average_precision(outcome)), average_precision(outcome.take(drawn))
-    return result.measure, result.score, merits(result.outputs, labels, classes)[drawn].mean(axis=1)
+        return "average precision", float(average_precision(outcome)), result.outputs
+    return result.measure, result.score, result.outputs
+
+
+def _on_resamples(subject: Subject, outputs: np.ndarray) -> np.ndarray:
+    """Return the score that answers have on resamples, shape (r,).
+
+    What is alike within a group is answered alike, so that groups are drawn whole: there is no more to learn from
+    examples of one speaker than the speaker tells.
+
+    Args:
+        subject: What for.
+        outputs: Answers to all examples that are compared, shape (n, c).
+    """
+    labels, groups = subject.compared.labels, subject.groups
+    each = np.arange(len(labels))
+    held = _drawn(subject, each if groups is None else np.unique(groups, return_inverse=True)[1])
+    if subject.task.keywords(subject.config):
+        outcome = ClassOutcome.from_logits(outputs, labels)
+        held = held[held[:, labels > 0].any(axis=1)]  # without a keyword there is no precision
+        return np.array([average_precision(outcome.take(np.repeat(each, times))) for times in held])
+    scores: np.ndarray = held @ merits(outputs, labels, len(subject.data.target)) / held.sum(axis=1)
+    return scores
 
 
 def _read_aloud(subject: Subject, name: str) -> Candidate:
@@ -242,14 +278,25 @@ def _read_aloud(subject: Subject, name: str) -> Candidate:
     losses = bench.predict(model, inputs)[:, 0].astype(np.float64) / math.log(2)
     count = int(inputs.records.max(initial=-1)) + 1
     bits, sizes = (np.bincount(inputs.records, values, count) for values in (losses, inputs.labels[:, 1]))
-    drawn = _drawn(subject, count)
+    resamples = np.full(_RESAMPLES, np.nan)
+    if count > 1:
+        held = _drawn(subject, np.arange(count))
+        resamples = held @ bits / (held @ sizes)
     return Candidate(name, sum(value.numel() for value in model.parameters()), _pretraining(loaded.checkpoint), False,
-                     BITS, float(bits.sum() / sizes.sum()), bits[drawn].sum(axis=1) / sizes[drawn].sum(axis=1))
+                     BITS, float(bits.sum() / sizes.sum()), resamples)
 
 
-def _drawn(subject: Subject, count: int) -> np.ndarray:
-    """Return which examples each resample holds, shape (r, count): the same for every candidate."""
-    return generator(subject.config.seed, "planning bootstrap").integers(0, count, (_RESAMPLES, count), dtype=np.int32)
+def _drawn(subject: Subject, members: np.ndarray) -> np.ndarray:
+    """Return how often each resample holds each example, int64, shape (r, n): the same for every candidate.
+
+    Args:
+        subject: What for.
+        members: The group of each example, numbered from 0, shape (n,): groups are drawn whole, with replacement.
+    """
+    count = int(members.max()) + 1
+    times = generator(subject.config.seed, "planning bootstrap").multinomial(
+        count, np.full(count, 1 / count), _RESAMPLES)
+    return times[:, members]
 
 
 def _bench(subject: Subject, loaded: Loaded) -> Workbench:

@@ -13,6 +13,7 @@ from torch import nn
 from tlhub.data.batches import Inputs
 from tlhub.errors import TlhubError
 from tlhub.models.freezing import freeze_batch_norm
+from tlhub.models.prefix import Entry
 from tlhub.planning.memory import PeakMemory
 from tlhub.training.job import Callback, Job, Progress
 from tlhub.training.loop import train
@@ -244,6 +245,7 @@ class MeasuringBench(Workbench):
         scoring: Seconds to score one validation example.
         known: What was measured where as many numbers were trained in as large batches, to be used again.
         before: Seconds from `began` to the first step: what the strategy computes before it trains.
+        entering: Seconds of these in which frozen blocks were run over the examples.
         began: When the strategy began.
     """
 
@@ -254,6 +256,7 @@ class MeasuringBench(Workbench):
     scoring: float = 0.0
     known: dict[tuple[int | None, ...], tuple[Measured, float]] = field(default_factory=dict)
     before: float = 0.0
+    entering: float = 0.0
     began: float = field(default_factory=time.perf_counter)
 
     def tell(self, line: str) -> None:
@@ -282,6 +285,12 @@ class MeasuringBench(Workbench):
             self.predict(model, inputs["validation"])
             self.known[key] = measured, (time.perf_counter() - started) / max(len(inputs["validation"]), 1)
         self.trained, (self.measured, self.scoring) = trained, self.known[key]
+
+    def _prefix(self, model: nn.Module) -> tuple[Entry, Mapping[str, Inputs]] | None:
+        started = time.perf_counter()
+        found = super()._prefix(model)
+        self.entering = time.perf_counter() - started
+        return found
 
 
 def steps_and_validations(examples: int, batch_size: int, epochs: float | None, max_steps: int | None,

@@ -6,12 +6,14 @@ import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from tlhub.config import FEATURE_STRATEGIES, replace
+from tlhub.config import FEATURE_STRATEGIES, RunConfig, replace
 from tlhub.data.cache import ArrayCache
+from tlhub.data.portions import within_memory
 from tlhub.data.prepare import Examples
 from tlhub.errors import StoppedError, TlhubError
 from tlhub.folder import RunFolder
@@ -42,9 +44,11 @@ class Cost:
         step_seconds: Of an optimizer step.
         peak: Bytes at the peak: of the accelerator, or of the whole process; None where the system does not tell.
         micro_batch: Examples that memory suffices for at a time, where that is less than was asked for.
-        largest: Examples of the largest step that was tried; less than a batch where the rest is extrapolated.
+        largest: Examples of the largest step that was tried; fewer than a run takes at a time where the rest is
+            extrapolated.
         fits: Whether memory suffices.
         reason: Why it cannot be had; empty where it can.
+        at_once: Examples at a time that were asked for; None where nothing is trained by gradient.
     """
 
     strategy: str
@@ -58,6 +62,7 @@ class Cost:
     largest: int | None = None
     fits: bool = True
     reason: str = ""
+    at_once: int | None = None
 
 
 class Estimates:
@@ -85,6 +90,11 @@ class Estimates:
         self._forward, self._forward_peak = 0.0, 0
 
     @property
+    def config(self) -> RunConfig:
+        """The configuration of a run that trains all of the candidate, with what it fills in by itself."""
+        return self._first.config
+
+    @property
     def examples(self) -> int:
         """Of training; blocks where texts are cut into blocks."""
         return self._counts["train"]
@@ -99,8 +109,8 @@ class Estimates:
         names = [name for name in STRATEGIES.names() if not (self._subject.generates and name in FEATURE_STRATEGIES)]
         with tempfile.TemporaryDirectory(prefix="tlhub-plan-") as folder:
             if not self._subject.generates:
-                self._read_features(Path(folder) / "features")
-            found = [self._cost(name, Path(folder) / name) for name in names]
+                self._read_features(Path(folder))
+            found = [self._cost(name, Path(folder)) for name in names]
         return sorted(found, key=lambda cost: (cost.seconds is None, cost.trained or 0, cost.seconds or 0.0))
 
     def _read_features(self, folder: Path) -> None:
@@ -108,18 +118,19 @@ class Estimates:
 
         A first example tells whether the others are too many to wait for.
         """
-        bench = self._bench("linear_probe", folder / "one", {split: take(examples, np.arange(1))
-                                                             for split, examples in self._few.items()})
+        bench = self._bench("linear_probe", folder, {split: take(examples, np.arange(1))
+                                                     for split, examples in self._few.items()})
         model = bench.checkpoint.model
         kinds = available_features(model, bench.checkpoint.new_parameters)
-        for _ in range(2):  # the first forward pass is to warm up
+        for passed in ("first", "second"):  # the first forward pass is to warm up
             bench.known_features.clear()
+            bench.cache = ArrayCache(folder / passed)  # of its own, or the second would find what the first has kept
             started = time.perf_counter()
             bench.features(kinds)
         most = max(int(PATIENCE_S / max((time.perf_counter() - started) / 2, 1e-9)), _FEWEST)
         seed = self._subject.config.seed
         self._few = {split: subset(examples, most, seed=seed, purpose="few") for split, examples in self._few.items()}
-        bench = self._bench("linear_probe", folder / "few", self._few)
+        bench = self._bench("linear_probe", folder, self._few)
         self._memory.reset(collect=True)
         started = time.perf_counter()
         self._features = bench.features(kinds)
@@ -128,13 +139,14 @@ class Estimates:
 
     def _cost(self, strategy: str, folder: Path) -> Cost:
         try:
-            return self._estimate(strategy, folder)
+            found = within_memory(partial(self._estimate, strategy, folder))
         except StoppedError:
             raise
         except DoesNotFitError as error:
             return Cost(strategy, fits=False, reason=str(error))
         except TlhubError as error:
             return Cost(strategy, reason=str(error))
+        return found or Cost(strategy, fits=False, reason="memory does not suffice for the model")
 
     def _estimate(self, strategy: str, folder: Path) -> Cost:
         """Return the cost of a strategy.
@@ -149,7 +161,9 @@ class Estimates:
         fitted = STRATEGIES.get(strategy)().fit(bench)
         train, measured, everything = bench.config.train, bench.measured, sum(self._counts.values())
         before = bench.before if measured else time.perf_counter() - bench.began
-        seconds = before * self._counts["train"] / len(bench.inputs["train"])
+        # A probe is fitted to all examples, and frozen blocks are run over them; models and adapters are built once.
+        growing = before if bench.read_features else bench.entering
+        seconds = before + growing * (self._counts["train"] / len(bench.inputs["train"]) - 1)
         seconds += self._forward * everything if bench.read_features else 0.0
         held = (self._memory.peak(), self._forward_peak if bench.read_features else 0) if measured is None else ()
         if measured is None:
@@ -161,18 +175,20 @@ class Estimates:
         scored = validations * self._counts["validation"] + everything - self._counts["train"]
         return Cost(strategy, bench.trained, steps, train.batch_size,
                     seconds + steps * measured.step_seconds + scored * bench.scoring, measured.step_seconds,
-                    measured.peak, measured.micro_batch, measured.largest)
+                    measured.peak, measured.micro_batch, measured.largest,
+                    at_once=min(train.batch_size, train.micro_batch_size or train.batch_size))
 
     def _bench(self, strategy: str, folder: Path, examples: Mapping[str, Examples]) -> MeasuringBench:
+        """Return a workbench that keeps what it makes in a folder, where those of other strategies find it."""
         subject = self._subject
         loaded = load(subject, self._name, strategy, self._first)
-        config = replace(loaded.config, {"train.compile": False})
+        config = replace(loaded.config, {"train.compile": False, "data.cache_dir": str(folder)})
         inputs = {split: subject.task.inputs(part, loaded.checkpoint.processor, config,
                                              fingerprint=f"{subject.data.fingerprint}-{len(part)}-of-{config.seed}{split}")
                   for split, part in examples.items()}
-        return MeasuringBench(config, RunFolder(folder), subject.accelerator, subject.task, loaded.checkpoint, inputs,
-                              subject.data.target, subject.data.fingerprint, ArrayCache(folder), memory=self._memory,
-                              known=self._known)
+        return MeasuringBench(config, RunFolder(folder / strategy), subject.accelerator, subject.task,
+                              loaded.checkpoint, inputs, subject.data.target, subject.data.fingerprint,
+                              ArrayCache(folder / strategy), memory=self._memory, known=self._known)
 
     def _drawn(self, split: str, most: int, characters: int) -> Examples:
         """Return a few examples of a split, or stretches of its texts."""

@@ -74,6 +74,9 @@ def logme(features: np.ndarray, labels: np.ndarray, classes: int) -> float:
 def _evidence(energies: torch.Tensor, coordinates: torch.Tensor, target: torch.Tensor) -> Evidence:
     """Return the evidence of a target, shape (n,), for coordinates, shape (n, k), of energies, shape (k,)."""
     count, rank = coordinates.shape
+    # The floor below is an absolute one, so that features of any unit are first brought to one mean energy.
+    scale = float(energies.mean()) if rank else 1.0
+    energies, coordinates = energies / scale, coordinates / math.sqrt(scale)
     squares = (coordinates.T @ target) ** 2 / energies  # of the target's coordinates along the axes
     rest = max(float(target @ target - squares.sum()), 0.0)
     alpha = beta = 1.0
@@ -89,7 +92,7 @@ def _evidence(energies: torch.Tensor, coordinates: torch.Tensor, target: torch.T
     variances = energies / alpha + 1 / beta
     value = -0.5 * (float(variances.log().sum() + (squares / variances).sum()) - (count - rank) * math.log(beta)
                     + beta * rest + count * math.log(2 * math.pi)) / count
-    return Evidence(value, alpha, beta)
+    return Evidence(value, alpha * scale, beta)
 
 
 def knn_loo(features: np.ndarray, labels: np.ndarray, classes: int, *, k: int = 5,

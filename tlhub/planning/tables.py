@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Sequence
 
@@ -41,7 +42,7 @@ def _of_candidates(plan: Plan) -> list[str]:
              "parameters", "by size", "pretraining"]]
     for place, each in enumerate(plan.ranked, start=1):
         checks = (each.features or "", _number(each.knn), _number(each.logme)) if probed else ()
-        rows.append([str(place), each.name, f"{each.score:.3f} ± {each.standard_error:.3f}", _behind(each, best),
+        rows.append([str(place), each.name, _sure(each.score, each.standard_error), _behind(each, best),
                      *checks, _count(each.parameters), str(1 + plan.by_size.index(each.name)), each.pretraining])
     found = _table(rows)
     found += [line for name, reason in plan.skipped.items()
@@ -56,7 +57,12 @@ def _behind(each: Candidate, best: Candidate) -> str:
     if each is best:
         return "-"
     gap, error = each.behind(best)
-    return f"{gap:.3f} ± {error:.3f}" + (" (within one error)" if each.within_error(best) else "")
+    return _sure(gap, error) + (" (within one error)" if gap <= error else "")
+
+
+def _sure(value: float, error: float) -> str:
+    """Return a value with its standard error, or a question mark where that is not known."""
+    return f"{value:.3f} ± " + ("?" if math.isnan(error) else f"{error:.3f}")
 
 
 def _of_costs(kept: Kept, plan: Plan) -> list[str]:
@@ -80,7 +86,7 @@ def _remark(cost: Cost) -> str:
     remarks = []
     if cost.micro_batch is not None:
         remarks.append(f"fits with --train.micro_batch_size {cost.micro_batch}")
-    if cost.largest is not None and cost.largest < min(cost.batch_size or 0, cost.micro_batch or cost.batch_size or 0):
+    if cost.largest is not None and cost.largest < (cost.micro_batch or cost.at_once or cost.batch_size or 0):
         remarks.append(f"extrapolated from {cost.largest} examples at a time")
     return ", ".join(remarks)
 

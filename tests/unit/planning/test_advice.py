@@ -50,5 +50,8 @@ def test_rare_classes_are_told_of():
     config = RunConfig()
     assert "--train.logit_adjustment 1" in advise(situation(imbalance=12.0), COSTS, config).reason
     assert "adjustment" not in advise(situation(imbalance=9.0), COSTS, config).reason
-    adjusted = replace(config, {"train.logit_adjustment": 1.0})
-    assert "adjustment" not in advise(situation(imbalance=12.0), COSTS, adjusted).reason
+    for balanced in ({"train.logit_adjustment": 1.0}, {"train.class_weights": "balanced"},
+                     {"train.sampling": "balanced"}, {"train.sampling": "sqrt"}):
+        assert "adjustment" not in advise(situation(imbalance=12.0), COSTS, replace(config, balanced)).reason
+    unbalanced = replace(config, {"train.class_weights": "none"})
+    assert "--train.logit_adjustment 1" in advise(situation(imbalance=12.0), COSTS, unbalanced).reason

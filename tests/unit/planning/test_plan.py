@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -5,14 +6,25 @@ import pytest
 from scipy.stats import weightedtau
 
 from tests import tiny
-from tests.generated import write_texts
+from tests.generated import write_sounds, write_texts
 from tests.wrong import said, working_in
+from tlhub import cli, options
 from tlhub.config import RunConfig, replace
-from tlhub.errors import UsageError
-from tlhub.planning import plan
+from tlhub.errors import (
+    CheckpointError,
+    DataError,
+    DiskFullError,
+    LostDataError,
+    StoppedError,
+    TlhubError,
+    UsageError,
+)
+from tlhub.folder import finite
+from tlhub.planning import plan, tables
 from tlhub.planning.advice import Advice
 from tlhub.planning.candidates import BITS, Candidate
-from tlhub.planning.estimates import Cost
+from tlhub.planning.costs import DoesNotFitError
+from tlhub.planning.estimates import Cost, Estimates
 from tlhub.planning.tables import lines
 
 RANDOM = np.random.default_rng(0)
@@ -32,6 +44,8 @@ def made(tmp_path_factory):
     write_texts(folder / "texts", {"train": 24, "validation": 6})
     tiny.checkpoint(folder / "bert", "bert")
     tiny.checkpoint(folder / "vit", "vit")
+    tiny.checkpoint(folder / "whisper", "whisper")
+    write_sounds(folder / "sounds", {"train": 24, "validation": 6})
     Path(folder / "full").mkdir()
     Path(folder / "full" / "plan.json").write_text("{}")
     with working_in(folder):
@@ -58,6 +72,9 @@ def test_names_are_separated_by_commas_but_a_folder_is_one(tmp_path, monkeypatch
     assert plan.candidate_names("a/b, c,a/b,") == ["a/b", "c"]
     Path("a,b").mkdir()
     assert plan.candidate_names("a,b") == ["a,b"]
+    many = [f"a-checkpoint-with-a-name-{number}" for number in range(400)]
+    assert plan.candidate_names(",".join(many)) == many
+    assert plan.candidate_names("~nobody-of-this-name/x") == ["~nobody-of-this-name/x"]
     with pytest.raises(UsageError, match="names no checkpoint"):
         plan.candidate_names(" , ")
 
@@ -91,6 +108,133 @@ def test_what_is_worth_running():
     assert kept(best, near, far, large, largest=large) == [("best", "the"), ("near", "within"), ("large", "the")]
     assert [name for name, _ in kept(best, near, near, near, large, largest=large)] == ["best", "near", "large"]
     assert [name for name, _ in kept(best, near, near, near)] == ["best", "near", "near"]
+    close = candidate("close", 0.8985, size=200, shared=0.0)  # within one error, and the largest, in every place
+    for place in range(4):
+        others = [near] * 3
+        others.insert(place, close)
+        assert ("close", "the" if place > 1 else "within") in kept(best, *others, largest=close), place
+        assert len(kept(best, *others, largest=close)) == 3
+    nobody = candidate("nobody", 0.9, size=100, resamples=np.full(1000, np.nan))
+    assert kept(nobody, far) == [("nobody", "the"), ("far", "one")]  # how sure the difference is is not known
+
+
+def test_a_checkpoint_that_fails_does_not_end_the_plan(made, monkeypatch, caplog):
+    config = options.from_kwargs("text-classification", data="texts", model="good,bad,fine")
+    errors = {}
+
+    def examine(subject, name):
+        if name in errors:
+            raise errors[name]
+        return candidate(name, {"good": 0.9, "fine": 0.899, "bad": 0.95}[name], shared=0.0)
+
+    def kept(subject, found, reason):
+        if found.name in errors:
+            raise errors[found.name]
+        return plan.Kept(found, reason, (), Advice("lora", "", "so", {}), "tlhub finetune")
+
+    monkeypatch.setattr(plan, "examine", examine)
+    monkeypatch.setattr(plan, "_kept", kept)
+
+    def found(number):
+        return plan.plan(replace(config, {"out": f"failing-{number}"}))
+
+    # A checkpoint can be too large to be scored, or to be trained; texts can be too few for its blocks alone.
+    wide = RuntimeError("CUDA out of memory. Tried to allocate 20 GiB")
+    for number, error in enumerate((TlhubError("memory does not suffice"), wide, CheckpointError("no"), UsageError("n"),
+                                    DataError("less than one block"), DoesNotFitError("no"))):
+        errors = {"bad": error}
+        made_plan = found(number)
+        assert [one.name for one in made_plan.ranked] == ["good", "fine"]
+        assert "memory does not suffice" in made_plan.skipped["bad"] if error is wide else made_plan.skipped == {
+            "bad": str(error)}
+        assert "bad is left out" in caplog.text
+        caplog.clear()
+    # What ends every other candidate's examination too, or is nobody's fault, is told at once.
+    for error in (LostDataError("gone"), DiskFullError("full"), StoppedError("stop"), KeyError("a fault")):
+        errors = {"bad": error}
+        with pytest.raises(type(error)):
+            found("at-once")
+    errors = {name: DataError("too few") for name in ("good", "bad", "fine")}
+    with pytest.raises(DataError, match=r"none of the 3 checkpoints can serve text-classification: too few$"):
+        found("none")
+    errors["bad"] = CheckpointError("no")
+    with pytest.raises(CheckpointError, match="too few; no"):
+        found("none")
+
+
+def test_a_checkpoint_that_cannot_be_tried_does_not_end_the_plan(made, monkeypatch, caplog):
+    config = options.from_kwargs("text-classification", data="texts", model="good,bad,fine")
+    scores, errors = {"good": 0.9, "bad": 0.901, "fine": 0.899}, {}
+    monkeypatch.setattr(plan, "examine", lambda subject, name: candidate(name, scores[name], shared=0.0))
+
+    def kept(subject, found, reason):
+        if found.name in errors:
+            raise errors[found.name]
+        return plan.Kept(found, reason, (), Advice("lora", "", "so", {}), "tlhub finetune")
+
+    monkeypatch.setattr(plan, "_kept", kept)
+    for number, error in enumerate((TlhubError("memory does not suffice"), MemoryError())):
+        errors = {"bad": error}
+        found = plan.plan(replace(config, {"out": f"untried-{number}"}))
+        assert [one.name for one in found.ranked] == ["bad", "good", "fine"]
+        assert [one.candidate.name for one in found.kept] == ["good", "fine"]
+        assert "memory does not suffice" in found.skipped["bad"]
+        assert "bad is left out" in caplog.text
+        assert any(line.startswith("left out: bad: memory") for line in lines(found))
+        caplog.clear()
+    errors = {"bad": DiskFullError("full")}
+    with pytest.raises(DiskFullError):
+        plan.plan(replace(config, {"out": "untried"}))
+    errors = {name: TlhubError(f"not {name}") for name in scores}
+    with pytest.raises(TlhubError, match="not bad"):
+        plan.plan(replace(config, {"out": "untried"}))
+    caplog.clear()
+    errors = {"good": TlhubError("not this one")}
+    with pytest.raises(TlhubError, match="not this one"):
+        plan.plan(replace(config, {"out": "untried", "model.name": "good"}))
+    assert "left out" not in caplog.text
+
+
+def test_a_plan_that_fails_leaves_things_as_they_were(made, capsys):
+    kept = made / "full" / "plan.json"
+    for words, code in (("--data nowhere --model bert", 3), ("--data texts --model vit", 4)):
+        said(f"plan text-classification {words} --out full --overwrite", code, capsys)
+        assert kept.read_text() == "{}"
+        said(f"plan text-classification {words} --out new/folder", code, capsys)
+        assert not (made / "new").exists()
+        (made / "plans").mkdir(exist_ok=True)
+        said(f"plan text-classification {words}", code, capsys)
+        assert list((made / "plans").iterdir()) == []
+        (made / "empty").mkdir(exist_ok=True)
+        said(f"plan text-classification {words} --out empty", code, capsys)
+        assert (made / "empty").is_dir()
+    assert said("plan text-classification --data texts --model bert --out full", 2, capsys).startswith("--out 'full'")
+
+
+def test_a_plan_takes_the_place_of_the_one_before(made, monkeypatch, capsys):
+    (made / "again").mkdir()
+    (made / "again" / "plan.json").write_text("{}")
+    monkeypatch.setattr(plan, "_kept", lambda subject, found, reason: plan.Kept(
+        found, reason, (), Advice("lora", "", "so", {}), "tlhub finetune it"))
+    words = "plan text-classification --data texts --model bert --out again"
+    assert cli.main([*words.split(), "--overwrite"]) == 0
+    assert [path.name for path in (made / "again").iterdir()] == ["plan.json"]
+    assert '"bert"' in (made / "again" / "plan.json").read_text()
+    assert cli.main(words.split()) == 2
+
+
+def test_the_advice_goes_by_what_a_run_fills_in(made, monkeypatch):
+    given = []
+
+    def advise(situation, costs, config):
+        given.append(config)
+        return Advice("full", "", "", {})
+
+    monkeypatch.setattr(plan, "advise", advise)
+    monkeypatch.setattr(Estimates, "all", lambda self: [])
+    monkeypatch.setattr(plan, "examine", lambda subject, name: candidate(name, 0.9))
+    plan.plan(options.from_kwargs("wake-word", data="sounds", model="whisper", keyword="high", out="woken"))
+    assert [config.train.class_weights for config in given] == ["balanced"]
 
 
 def test_the_command_repeats_what_was_given():
@@ -135,7 +279,24 @@ def test_a_plan_in_words():
                   "  tlhub finetune it"):
         assert words in text or words in whole, words
     assert max(map(len, text.splitlines())) < 140
+    unknown = [candidate(name, bits, measure=BITS, resamples=np.full(1000, np.nan)) for name, bits in (("a/b", 1.0),
+                                                                                                      ("c", 1.5))]
+    one_text = dataclasses.replace(found, ranked=tuple(unknown), kept=())
+    whole = " ".join("\n".join(lines(one_text)).split())
+    assert "1.000 ± ?" in whole
+    assert "1.500 ± ? 0.500 ± ?" in whole
+    assert "within" not in whole
+    rows = finite(plan.content(one_text))["candidates"]
+    assert [(row["standard_error"], row["behind_standard_error"]) for row in rows] == [(None, None)] * 2
     content = plan.content(found)
     assert [row["name"] for row in content["candidates"]] == ["a/b", "c"]
     assert [row["within_one_error"] for row in content["candidates"]] == [True, True]
     assert content["kept"][0]["costs"][1]["steps"] == 180
+
+
+@pytest.mark.parametrize(("largest", "asked", "fitting", "told"), [
+    (32, None, None, False), (8, None, None, True), (8, 8, None, False), (4, 8, None, True), (4, 8, 4, False),
+    (2, 8, 4, True), (None, None, None, False)])
+def test_a_cost_is_extrapolated_where_less_was_tried_than_a_run_takes_at_a_time(largest, asked, fitting, told):
+    cost = Cost("full", 9, 10, 32, 60.0, 1.0, 2**31, fitting, largest, at_once=asked)
+    assert (f"extrapolated from {largest} examples at a time" in tables._remark(cost)) == told

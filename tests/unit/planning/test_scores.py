@@ -53,7 +53,20 @@ def test_neither_scale_nor_repeated_columns_change_the_evidence(count, size):
     value = evidence(features, target).value
     for factor in (7, 0.01):
         assert evidence(factor * features, target).value == pytest.approx(value, abs=1e-3)
+    found = evidence(features, target)
+    for factor in (1e-8, 1e-3, 1e3, 1e4, 1e8):
+        scaled = evidence(factor * features, target)
+        assert scaled.value == pytest.approx(value, abs=1e-9)
+        assert scaled.alpha == pytest.approx(found.alpha * factor**2)
+        assert scaled.beta == pytest.approx(found.beta)
     assert evidence(np.hstack([features, features]) / 2**0.5, target).value == pytest.approx(value, abs=1e-6)
+
+
+def test_features_that_say_all_or_nothing_have_an_evidence():
+    target = np.repeat([0.0, 1.0], 20)
+    for features in (np.zeros((40, 5)), np.eye(40), target[:, None] * [1.0, 1.0], np.vander(np.linspace(0, 1, 40))):
+        for wanted in (target, np.zeros(40), np.ones(40)):
+            assert np.isfinite(evidence(features, wanted).value)
 
 
 def test_logme_is_the_mean_over_the_columns_of_a_target():
