@@ -2,10 +2,10 @@ r"""Which architecture the embedded checkpoint of vision has: a few of equal siz
 
     python benchmarks/embedded/architectures.py --data FOLDER --runs runs
 
-Each learns Tiny ImageNet by the recipe of `builtin/vision` for `EPOCHS` instead of its forty. What it is worth is the mean
-accuracy of `linear_probe` and of `full` over the sets of `sets.py`, with all their examples, on their validation splits;
-the test splits decide nothing. Half of the table is how long pretraining takes, since the recipe has two hours. A run
-that is finished is read, not repeated; the table is written as JSON beside this file.
+Each learns Tiny ImageNet by the recipe of `builtin/vision` for `EPOCHS` instead of its forty. What it is worth is the
+mean accuracy of `linear_probe` and of `full` over the sets of `sets.py`, with all their examples, on their validation
+splits; the test splits decide nothing. The seconds of pretraining stand beside it, since the recipe has two hours. A
+run that is finished is read, not repeated; the table is written as JSON beside this file.
 """
 
 from __future__ import annotations

@@ -12,11 +12,11 @@ by the run itself. A run that is finished is read, not repeated: its name has th
 Heads on texts read the mean over the tokens (`--model.pool mean`), those of `scratch` too: the last token, which a
 decoder's own classifier reads, was trained to tell what follows and not what was said.
 
-The table holds means over the k seeds. Interval: mean -+ t sqrt(e^2 + s^2 / k), where e is the standard error over test
-examples (a quarter of the mean width of the runs' bootstrap intervals), which the seeds share, s the standard deviation
-over the seeds, and t Student's quantile for the degrees of freedom of that sum by Welch and Satterthwaite: 4.3 where the
-seeds make the difference and there are three of them, 1.96 where the examples do. Clips of one test speaker count as
-independent. `cards.py` writes the tables into the model cards.
+The table holds means over the k seeds. Interval: mean -+ t sqrt(e^2 + s^2 / k), where e is the standard error over
+test examples (a quarter of the mean width of the runs' bootstrap intervals), which the seeds share, s the standard
+deviation over the seeds, and t Student's quantile for the degrees of freedom of that sum by Welch and Satterthwaite:
+4.3 where the seeds make the difference and there are three of them, 1.96 where the examples do. Clips of one test
+speaker count as independent. `cards.py` writes the tables into the model cards.
 """
 
 from __future__ import annotations
