@@ -91,9 +91,10 @@ SHOWS = (
          {"train": {"epochs": 8.0, "batch_size": 8, "evaluate_every": 16}}),
     Show("text-classification", "Messages", "What does a customer want?",
          "builtin/text", "builtin/messages", "accuracy",
-         {"data": {"max_train_examples": 112}},
+         {},
          # A decoder's last token tells what follows; the probe finds the mean of the tokens by itself.
-         {"model": {"pool": "mean"}, "train": {"epochs": 12.0, "batch_size": 8, "evaluate_every": 42}}),
+         {"model": {"pool": "mean"}, "train": {"epochs": 4.0, "batch_size": 8, "evaluate_every": 62}},
+         {"scratch": _rate(1e-3), "lora": _rate(3e-3), "full": _rate(1e-3)}),
     Show("text-generation", "Texts that go on", "What comes next in the reference of Python?",
          "builtin/text", "builtin/python_reference", "bits_per_byte",
          {"data": {"max_evaluation_examples": 24}},
