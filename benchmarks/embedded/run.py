@@ -25,7 +25,7 @@ import argparse
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,9 +111,8 @@ def summary(results: Sequence[dict[str, Any]], score: str) -> dict[str, Any]:
             "test": results[0]["data"]["test"], "seconds": [metrics["time"]["train_s"] for metrics in results]}
 
 
-def table(kind: str, given: argparse.Namespace) -> dict[str, Any]:
-    """Carry out what a checkpoint's table needs, and print each line as soon as it is known."""
-    found: dict[str, Any] = {}
+def table(kind: str, given: argparse.Namespace) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Carry out what a checkpoint's table needs, and yield the amount, the title and the content of each line."""
     for amount in given.amounts:
         for chosen in (some for some in SETS[kind] if given.sets is None or some.name in given.sets):
             rows: dict[str, Any] = {}
@@ -124,15 +123,18 @@ def table(kind: str, given: argparse.Namespace) -> dict[str, Any]:
                 low, high = rows[strategy]["interval"]
                 print(f"{chosen.title:<24} {amount:<4} {strategy:<13} {chosen.score} {rows[strategy]['mean']:.4f} "
                       f"[{low:.4f}, {high:.4f}]", flush=True)
-            found.setdefault(amount, {})[chosen.title] = {"score": chosen.score, "strategies": rows}
-        means = {strategy: float(np.mean([rows["strategies"][strategy]["mean"] for rows in found[amount].values()]))
-                 for strategy in STRATEGIES}
-        print(f"mean, {amount}: " + "  ".join(f"{name} {value:.4f}" for name, value in means.items()), flush=True)
-    return found
+            yield amount, chosen.title, {"score": chosen.score, "strategies": rows}
+
+
+def keep(path: Path, amount: str, title: str, row: dict[str, Any]) -> None:
+    """Write a line of the table into the JSON file, beside those that are there."""
+    tables = json.loads(path.read_text())["tables"] if path.exists() else {}
+    tables.setdefault(amount, {})[title] = row
+    path.write_text(json.dumps({"versions": versions(), "a_class": 16, "tables": tables}, indent=2) + "\n")
 
 
 def main() -> None:
-    """Make the table of one checkpoint, and write it as JSON beside this file."""
+    """Make the table of one checkpoint, and write it as JSON beside this file, each line as soon as it is known."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kind", choices=tuple(SETS))
     parser.add_argument("--data", type=Path, required=True)
@@ -141,12 +143,9 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", help="some of the data sets; default: all")
     parser.add_argument("--amounts", nargs="+", choices=AMOUNTS, default=AMOUNTS)
     given = parser.parse_args()
-    found = table(given.kind, given)
-    if given.model is None:
-        path = Path(__file__).with_name(f"{given.kind}.json")
-        known = json.loads(path.read_text())["tables"] if path.exists() else {}
-        tables = {**known, **{amount: {**known.get(amount, {}), **rows} for amount, rows in found.items()}}
-        path.write_text(json.dumps({"versions": versions(), "a_class": 16, "tables": tables}, indent=2) + "\n")
+    for line in table(given.kind, given):
+        if given.model is None:
+            keep(Path(__file__).with_name(f"{given.kind}.json"), *line)
 
 
 if __name__ == "__main__":

@@ -39,7 +39,8 @@ def test_every_checkpoint_is_measured() -> None:
 def test_frozen_features_are_worth_more_than_fresh_ones(name: str, tmp_path: Path) -> None:
     task, data, metric, options = CASES[name]
     scores = {}
-    for kind, model in (("pretrained", f"builtin/{name}"), ("fresh", str(fresh(f"builtin/{name}", tmp_path / "fresh")))):
+    models = {"pretrained": f"builtin/{name}", "fresh": str(fresh(f"builtin/{name}", tmp_path / "weights"))}
+    for kind, model in models.items():
         run = tlhub.finetune(task, model=model, data=data, strategy="linear_probe", out=str(tmp_path / kind), **options)
         scores[kind] = run.metrics["test"][metric]
     assert scores["pretrained"] > scores["fresh"] + GAIN, scores
