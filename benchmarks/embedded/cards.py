@@ -11,6 +11,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from sets import SETS
+
 HERE = Path(__file__).parent
 MODELS = HERE.parents[1] / "tlhub" / "builtin" / "models"
 BEGIN, END = "<!-- scores: written by benchmarks/embedded/cards.py -->", "<!-- end of scores -->"
@@ -19,7 +22,7 @@ AMOUNTS = {"few": "16 examples a class", "all": "all training examples"}
 
 
 def table(rows: dict[str, Any]) -> list[str]:
-    """Return the lines of one table: mean over three seeds, and the 95% interval."""
+    """Return the lines of one table: mean over three seeds, and the 95% interval; last the mean of the lines."""
     lines = [f"| | {' | '.join(STRATEGIES)} |", "|---" * (len(STRATEGIES) + 1) + "|"]
     for title, row in rows.items():
         cells = []
@@ -28,7 +31,8 @@ def table(rows: dict[str, Any]) -> list[str]:
             low, high = found["interval"]
             cells.append(f"{found['mean']:.3f} [{low:.3f}, {high:.3f}]")
         lines.append(f"| {title}, {row['score'].replace('_', ' ')} | {' | '.join(cells)} |")
-    return lines
+    means = [np.mean([row["strategies"][strategy]["mean"] for row in rows.values()]) for strategy in STRATEGIES]
+    return [*lines, f"| mean | {' | '.join(f'{mean:.3f}' for mean in means)} |"]
 
 
 def scores(tables: dict[str, Any]) -> dict[str, dict[str, float]]:
@@ -43,7 +47,9 @@ def main() -> None:
         folder = MODELS / path.stem
         if not folder.exists():
             continue
-        tables = json.loads(path.read_text(encoding="utf-8"))["tables"]
+        found = json.loads(path.read_text(encoding="utf-8"))["tables"]
+        tables = {amount: {chosen.title: rows[chosen.title] for chosen in SETS[path.stem] if chosen.title in rows}
+                  for amount, rows in found.items()}
         lines = [BEGIN]
         for amount, words in AMOUNTS.items():
             if amount in tables:

@@ -27,7 +27,10 @@ from tlhub.options import from_kwargs
 
 REPOSITORY = Path(__file__).parents[2]
 RECIPES = REPOSITORY / "recipes"
-FILES = sorted(path for path in RECIPES.glob("*/*.yaml") if path.parent.name != "accelerate")
+SCRIPTS = sorted(path for path in RECIPES.glob("*.py") if path.stem != "pretrain")
+FILES = sorted(path for script in SCRIPTS for path in (RECIPES / script.stem).glob("*.yaml"))
+PRETRAINING = sorted((RECIPES / "pretrain").glob("*.yaml"))
+"""Stages of the embedded checkpoints' making, which `pretrain.py` carries out."""
 LAUNCHES = sorted((RECIPES / "accelerate").glob("*.yaml"))
 DRIVER = str(REPOSITORY / "tests" / "recipes" / "drive.py")
 TRANSFERS = {"full": "parameters", "linear_probe": "features", "scratch": "structure"}
@@ -133,7 +136,7 @@ def done(arguments: dict[str, list[str]], tmp_path_factory: pytest.TempPathFacto
 
 
 def test_every_script_has_recipes() -> None:
-    scripts = sorted(path.stem for path in RECIPES.glob("*.py"))
+    scripts = [path.stem for path in SCRIPTS]
     assert scripts == ["audio_classification", "image_classification", "image_regression", "text_classification",
                        "text_generation", "wake_word"]
     assert len(FILES) == 19
@@ -159,9 +162,20 @@ def test_a_recipe_is_a_configuration(path: Path) -> None:
 
 
 def test_scripts_are_a_screenful() -> None:
-    lengths = [len(path.read_text().splitlines()) for path in RECIPES.glob("*.py")]
+    lengths = [len(path.read_text().splitlines()) for path in SCRIPTS]
     assert len(lengths) == 6
     assert max(lengths) <= 60
+
+
+def test_stages_of_pretraining_are_configurations() -> None:
+    stages = {path.stem: list(yaml.safe_load_all(path.read_text())) for path in PRETRAINING}
+    assert {stem: len(some) for stem, some in stages.items()} == {"audio": 3, "text": 2, "vision": 1}
+    for some in stages.values():
+        assert [stage["strategy"] for stage in some] == ["scratch", *["full"] * (len(some) - 1)]
+        for stage in some:
+            data = {"source": "data", **stage.get("data", {})}
+            config = from_kwargs(**{"model": "model", **stage, "data": data})
+            assert (config.seed, config.train.learning_rate) == (stage["seed"], stage["train"]["learning_rate"])
 
 
 def test_launch_configurations_are_read_by_accelerate() -> None:
