@@ -114,7 +114,7 @@ def summary(results: Sequence[dict[str, Any]], score: str) -> dict[str, Any]:
 def table(kind: str, given: argparse.Namespace) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Carry out what a checkpoint's table needs, and yield the amount, the title and the content of each line."""
     for amount in given.amounts:
-        for chosen in (some for some in SETS[kind] if given.sets is None or some.name in given.sets):
+        for chosen in (some for some in SETS[kind] if not given.sets or {some.name, some.title} & {*given.sets}):
             rows: dict[str, Any] = {}
             for strategy in STRATEGIES:
                 train = tuned(kind, chosen, amount, given) if strategy == "scratch" else TRANSFER[amount][strategy]
@@ -140,7 +140,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--runs", type=Path, required=True)
     parser.add_argument("--model", help="folder of another checkpoint than the embedded one")
-    parser.add_argument("--sets", nargs="+", help="some of the data sets; default: all")
+    parser.add_argument("--sets", nargs="+", help="some of the data sets, or lines of the table; default: all")
     parser.add_argument("--amounts", nargs="+", choices=AMOUNTS, default=AMOUNTS)
     given = parser.parse_args()
     for line in table(given.kind, given):
