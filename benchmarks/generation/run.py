@@ -21,7 +21,7 @@ from tlhub.environment import versions
 
 MODEL = "builtin/text"
 STRATEGIES = ("lora", "full", "scratch")
-BATCH, STEPS, LINES = 16, 200, 2000
+BATCH, STEPS, LINES = 16, 100, 2000
 
 
 def one(strategy: str, model: str, data: dict[str, Any], out: Path, **train: Any) -> dict[str, Any]:
