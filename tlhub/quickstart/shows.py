@@ -73,7 +73,7 @@ class Show:
 
 
 def _rate(value: float) -> Sections:
-    """Return the option of a learning rate, which `benchmarks/quickstart/run.py` compares with others."""
+    """Return the option of a learning rate; `benchmarks/quickstart/run.py` compares it with others by validation."""
     return {"train": {"learning_rate": value}}
 
 
