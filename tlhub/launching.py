@@ -7,6 +7,7 @@ in a folder named by an environment variable, and the command that launched them
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -124,9 +125,15 @@ def leave(ending: Ending) -> bool:
 
 
 def leave_group() -> None:
-    """Leave the group of processes, if there is one: its threads outlive Python otherwise, and abort the process."""
+    """Leave the group of processes, if there is one: its threads outlive Python otherwise, and abort the process.
+
+    Models that were wrapped for the group must be out of use. Those that wait for Python's collector are freed first:
+    the last of them would otherwise free the group with it, waiting for the group's thread while it holds Python's
+    lock, which that thread may need to end.
+    """
     distributed = sys.modules.get("torch.distributed")
     if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        gc.collect()
         distributed.destroy_process_group()
 
 

@@ -45,8 +45,12 @@ def numbers_of_two(rank: int, folder: str, counts: Sequence[int]) -> None:
 
 def save_where_the_disk_is_full(rank: int, folder: str) -> None:
     """Note what a save ends with on this process, and which checkpoint both then go on from."""
-    where = Path(folder)
     _join(rank)
+    _save_where_the_disk_is_full(rank, Path(folder))
+    leave_group()
+
+
+def _save_where_the_disk_is_full(rank: int, where: Path) -> None:
     make_accelerator(RunConfig())
     job = make_job()
     store = CheckpointStore(where / "checkpoints", job.accelerator.unwrap_model(job.model))
@@ -62,7 +66,6 @@ def save_where_the_disk_is_full(rank: int, folder: str) -> None:
     if rank == 0:
         (where / "checkpoints" / "step-000000002").mkdir()
     (where / f"step-{rank}").write_text(str(store.resume(job).step))
-    leave_group()
 
 
 def _join(rank: int) -> None:

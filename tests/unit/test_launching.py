@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import errno
+import weakref
 from pathlib import Path
 
 import pytest
+import torch
+from torch import distributed
+from torch.nn.parallel import DistributedDataParallel
 
 from tlhub import cli, launching
 from tlhub.errors import DiskFullError, UsageError
@@ -83,3 +87,16 @@ def test_a_process_that_cannot_leave_word_says_it_itself(tmp_path: Path, monkeyp
     monkeypatch.setattr(Path, "write_text", full)
     assert cli.guarded(fail, debug=False) == 1
     assert capfd.readouterr().err == "tlhub: [process 1] the disk is full\n"
+
+
+def test_models_of_a_group_are_freed_before_it_is_left(tmp_path: Path) -> None:
+    distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+    wrapped = DistributedDataParallel(torch.nn.Linear(2, 2))
+    wrapped.itself = wrapped
+    gone = weakref.ref(wrapped, lambda _: left.append(not distributed.is_initialized()))
+    left: list[bool] = []
+    del wrapped
+    assert gone() is not None
+    launching.leave_group()
+    assert left == [False]
+    assert not distributed.is_initialized()
