@@ -195,7 +195,7 @@ class Run:
                                       keywords=self.task.keywords(self.config))
         inputs = self.inputs(examples)
         logits, problem = self.logits(inputs), self.problem
-        scores = results.score_split(problem, logits, inputs.labels, self.config)
+        scores = results.score_split(problem, logits, inputs.labels, examples.groups, self.config)
         facts = problem.facts({"test": logits}, {"test": inputs.labels}, {"test": examples.groups}, self.label_names,
                               self.config)
         if PartialState().is_main_process:

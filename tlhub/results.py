@@ -22,7 +22,7 @@ from tlhub.evaluation import plots, report
 from tlhub.evaluation.baselines import knn
 from tlhub.evaluation.breakdown import breakdown
 from tlhub.evaluation.calibration import fit_temperature, reliability
-from tlhub.evaluation.intervals import bootstrap_intervals
+from tlhub.evaluation.intervals import bootstrap_intervals, group_count
 from tlhub.evaluation.scores import Scores, one_number
 from tlhub.evaluation.sheets import sheet
 from tlhub.models.outputs import temperature
@@ -37,17 +37,20 @@ _SHEET_ROWS, _SHEET_VIEWS = 4, 7
 """Training pictures on the sheet of what augmentation does, and in how many epochs each is shown."""
 
 
-def score_split(problem: Problem, outputs: np.ndarray, labels: np.ndarray, config: RunConfig) -> dict[str, Any]:
+def score_split(problem: Problem, outputs: np.ndarray, labels: np.ndarray, groups: np.ndarray | None,
+                config: RunConfig) -> dict[str, Any]:
     """Return `metrics` and their 95% bootstrap `intervals` for one split.
 
     Args:
         problem: The kind of target.
         outputs: Final outputs, shape (n, c).
         labels: Of that kind.
+        groups: The group of each example (speaker, patient), or None.
         config: Names of the metrics, resamples and seed.
     """
     names = config.evaluate.metrics
-    intervals = bootstrap_intervals(names, outputs, labels, resamples=config.evaluate.resamples, seed=config.seed)
+    intervals = bootstrap_intervals(names, outputs, labels, groups=groups, resamples=config.evaluate.resamples,
+                                    seed=config.seed)
     return {"metrics": problem.score(outputs, labels, names),
             "intervals": {name: {part: edges and list(edges) for part, edges in interval.items()}
                           if isinstance(interval, dict) else list(interval) for name, interval in intervals.items()}}
@@ -105,19 +108,22 @@ def finish(bench: Workbench, fitted: Fitted, data: PreparedData, times: dict[str
     outputs, calibration = _calibrated(bench, fitted, outputs)
     for observer in bench.observers:
         observer.on_result(fitted.model, outputs)
-    scores = {split: score_split(bench.problem, values, bench.inputs[split].labels, bench.config)
+    groups = {split: data.splits[split].groups for split in outputs}
+    scores = {split: score_split(bench.problem, values, bench.inputs[split].labels, groups[split], bench.config)
               for split, values in outputs.items()}
     breakdowns = {split: breakdown(values, bench.inputs[split].labels, bench.target.names)
                   for split, values in outputs.items()}
     content = _content(bench, fitted, scores, times) | {"breakdown": breakdowns} | calibration
+    resampled = {split: count for split, some in groups.items() if (count := group_count(some)) is not None}
+    if resampled:
+        content["groups"] = resampled
     content["baselines"] = {**before.scores, **_baselines(bench)}
     samples = _samples(bench, fitted.model, data)
     if samples:
         content["samples"] = [{"prompt": prompt, "before": old, "after": text} for (prompt, text), old
                               in zip(samples, before.samples or [None] * len(samples), strict=True)]
     content |= bench.problem.facts(outputs, {split: bench.inputs[split].labels for split in outputs},
-                                   {split: data.splits[split].groups for split in outputs}, bench.target.names,
-                                   bench.config)
+                                   groups, bench.target.names, bench.config)
     content["time"]["evaluate_s"] = time.perf_counter() - started
     save_model(fitted.model, bench.checkpoint.processor, bench.folder.path / "model", origin=bench.checkpoint.origin,
                label_names=() if bench.target.problem_type == NEXT_TOKEN else bench.target.names,

@@ -15,8 +15,9 @@ decoder's own classifier reads, was trained to tell what follows and not what wa
 The table holds means over the k seeds. Interval: mean -+ t sqrt(e^2 + s^2 / k), where e is the standard error over
 test examples (a quarter of the mean width of the runs' bootstrap intervals), which the seeds share, s the standard
 deviation over the seeds, and t Student's quantile for the degrees of freedom of that sum by Welch and Satterthwaite:
-4.3 where the seeds make the difference and there are three of them, 1.96 where the examples do. Clips of one test
-speaker count as independent. `cards.py` writes the tables into the model cards.
+4.3 where the seeds make the difference and there are three of them, 1.96 where the examples do; cut off at 0 and 1,
+which no score exceeds. Clips of one test
+speaker are drawn together; where there are few speakers, that says little of others. `cards.py` writes the tables into the model cards.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from tlhub.environment import versions
 SEEDS = (0, 1, 2)
 STRATEGIES = ("scratch", "linear_probe", "lora", "full")
 AMOUNTS = ("few", "all")
+DESCRIPTION = ("config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json")
 VALIDATIONS = 10
 """Validations of a run, at most."""
 RATES = {"vision": (5e-4, 1e-3, 3e-3), "audio": (5e-4, 1e-3, 2e-3), "text": (5e-4, 1e-3, 3e-3)}
@@ -56,7 +58,8 @@ def one(kind: str, chosen: Set, amount: str, strategy: str, seed: int, given: ar
         train: dict[str, Any]) -> dict[str, Any]:
     """Carry out a run, unless it is there already, and return its metrics."""
     words = "-".join(f"{name}{value:g}" for name, value in train.items())
-    name = "-".join(filter(None, (_digest(kind, given), chosen.name, chosen.label, amount, strategy, words, str(seed))))
+    parts = (_digest(kind, strategy, given), chosen.name, chosen.label, amount, strategy, words, str(seed))
+    name = "-".join(filter(None, parts))
     out = given.runs / kind / name
     if not (out / "metrics.json").exists():
         data = draw(chosen, given.data, given.runs / kind / "draws", amount, seed)
@@ -76,10 +79,11 @@ def one(kind: str, chosen: Set, amount: str, strategy: str, seed: int, given: ar
     return metrics
 
 
-def _digest(kind: str, given: argparse.Namespace) -> str:
-    """Return what tells the weights of a checkpoint from others."""
+def _digest(kind: str, strategy: str, given: argparse.Namespace) -> str:
+    """Return what tells a checkpoint from others: its weights, or for `scratch` the files that describe it."""
     folder = Path(given.model) if given.model else checkpoint_folder(f"builtin/{kind}")
-    return hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()[:8]
+    names = [WEIGHTS] if strategy != "scratch" else [name for name in DESCRIPTION if (folder / name).exists()]
+    return hashlib.sha256(b"".join((folder / name).read_bytes() for name in names)).hexdigest()[:8]
 
 
 def tuned(kind: str, chosen: Set, amount: str, given: argparse.Namespace) -> dict[str, Any]:
@@ -104,9 +108,10 @@ def summary(results: Sequence[dict[str, Any]], score: str) -> dict[str, Any]:
     freedom = (len(values) - 1) * ((examples + seeds) / max(seeds, 1e-12)) ** 2
     error = float(scipy.stats.t.ppf(0.975, freedom)) * math.sqrt(examples + seeds)
     mean = float(np.mean(values))
+    low, high = max(mean - error, 0.0), min(mean + error, 1.0)
     rates = {f"miss_rate_at_{level}": [metrics["test"]["miss_rate_at_fa_rate"][level] for metrics in results]
              for level in ("0.01", "0.05") if "miss_rate_at_fa_rate" in results[0]["test"]}
-    return {"mean": mean, "interval": [mean - error, mean + error], "seeds": values, **rates,
+    return {"mean": mean, "interval": [low, high], "seeds": values, **rates,
             "trainable": results[0]["parameters"]["trainable"], "train": results[0]["data"]["train"],
             "test": results[0]["data"]["test"], "seconds": [metrics["time"]["train_s"] for metrics in results]}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
 import shutil
 from collections.abc import Iterator
@@ -14,8 +15,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+NETWORK = Path(__file__).parents[1] / "pretrain" / "vision"
+PREPROCESSOR = "preprocessor_config.json"
 CORPUS = "tiny_imagenet"
 TARGETS = ("flowers5", "hymenoptera", "cats_vs_dogs", "chest_xray")
+FIRST_SIDE = 48
+"""Of the first stage's pictures: little more than half the work of 64, and most can be learned from them."""
 SIDE = 12
 ALIKE = 0.9
 """Correlation of two thumbnails from which their pictures count as the same one. Of pictures that share nothing, the
@@ -50,6 +55,26 @@ def prepare(data: Path, work: Path) -> dict[str, Any]:
     logger.info("pictures removed from %s that look like one of another set: %s", CORPUS,
                 ", ".join(f"{name} {count}" for name, count in removed.items()))
     return {"source": str(work)}
+
+
+def architecture(work: Path) -> Path:
+    """Write the configuration of the first stage: the network, for pictures of `FIRST_SIDE`."""
+    folder = work.with_name(f"{work.name}-start")
+    shutil.copytree(NETWORK, folder, dirs_exist_ok=True)
+    _sees(folder, FIRST_SIDE)
+    return folder
+
+
+def between(model: Path, folder: Path) -> Path:
+    """Write a trained model, for pictures of the size that the checkpoint has in the end."""
+    shutil.copytree(model, folder, dirs_exist_ok=True)
+    shutil.copyfile(NETWORK / PREPROCESSOR, folder / PREPROCESSOR)
+    return folder
+
+
+def _sees(folder: Path, side: int) -> None:
+    path = folder / PREPROCESSOR
+    path.write_text(json.dumps({**json.loads(path.read_text()), "size": {"shortest_edge": side}}, indent=2) + "\n")
 
 
 def pictures(folder: Path) -> Iterator[Image.Image]:

@@ -57,11 +57,13 @@ def test_a_probe_from_beginning_to_end(folder, tmp_path):
     assert {path.name for path in (run.folder / "plots").iterdir()} >= {
         "det_test.png", "det_test.csv", "det_validation.png", "confusion_test.png", "reliability_test.png"}
     text = (run.folder / "report.md").read_text()
+    assert "whole groups at a time (test 3, validation 3)" in text
     assert text.index("## Scores") < text.index("## Operating point") < text.index("## Classes")
     assert text.index("det_test.png") < text.index("confusion_test.png")
     assert "none is in two splits" in text
     again = run.evaluate(str(folder / "data"))
     assert again["operating_point"]["test"] == found["operating_point"]["test"]
+    assert again["intervals"]["average_precision"] == found["intervals"]["test"]["average_precision"]
     assert again["metrics"]["average_precision"] == pytest.approx(found["test"]["average_precision"])
     stored = json.loads((run.folder / "evaluations" / "001.json").read_text())
     assert stored["operating_point"] == again["operating_point"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -20,10 +20,12 @@ _CHUNK = 2_000_000
 
 
 def bootstrap_intervals(names: Sequence[str], logits: np.ndarray, labels: np.ndarray, *, resamples: int, seed: int,
-                        level: float = 0.95) -> dict[str, Interval]:
+                        groups: np.ndarray | None = None, level: float = 0.95) -> dict[str, Interval]:
     """Return percentile intervals of metrics over resamples of the examples.
 
-    Efron and Tibshirani (1993), "An introduction to the bootstrap", chapter 13.
+    Efron and Tibshirani (1993), "An introduction to the bootstrap", chapter 13. Examples of one group (a speaker, a
+    patient) are alike, so groups are drawn whole: the cluster bootstrap of Davison and Hinkley (1997), "Bootstrap
+    methods and their application", section 3.8. The interval then covers other groups, not other examples of the same.
 
     Args:
         names: Metrics by name; those that are not tlhub's, or do not apply to such predictions, get no interval.
@@ -31,6 +33,7 @@ def bootstrap_intervals(names: Sequence[str], logits: np.ndarray, labels: np.nda
         labels: Classes, integer, shape (n,); labels, bool, shape (n, c); or values, float, shape (n, t) or (n,).
         resamples: How many resamples; 0 gives no intervals.
         seed: The run's seed.
+        groups: The group of each example, shape (n,), or None.
         level: The share of resamples inside the interval.
 
     Returns:
@@ -44,12 +47,9 @@ def bootstrap_intervals(names: Sequence[str], logits: np.ndarray, labels: np.nda
     chosen = [name for name in names if applies(name, outcome)]
     if resamples < 1 or count == 0 or not chosen:
         return {}
-    at_a_time = max(1, _CHUNK // outcome.width)
-    random = generator(seed, "bootstrap")
     drawn: dict[str, list[np.ndarray]] = {name: [] for name in chosen}
-    for start in range(0, resamples, at_a_time):
-        rows = min(at_a_time, resamples - start)
-        sample = outcome.take(random.integers(0, count, (rows, count), dtype=np.int32))
+    for indices in _draws(count, groups, resamples, seed, outcome.width):
+        sample = outcome.take(indices)
         for name in chosen:
             drawn[name].append(METRICS[name].measure(sample))
     edges = [(1 - level) / 2, (1 + level) / 2]
@@ -58,7 +58,7 @@ def bootstrap_intervals(names: Sequence[str], logits: np.ndarray, labels: np.nda
 
 
 def paired_interval(name: str, logits: np.ndarray, others: np.ndarray, labels: np.ndarray, *, resamples: int,
-                    seed: int, level: float = 0.95) -> tuple[float, float] | None:
+                    seed: int, groups: np.ndarray | None = None, level: float = 0.95) -> tuple[float, float] | None:
     """Return a percentile interval of how much one model's score exceeds another's on the same examples.
 
     Each resample scores both models, so what makes an example hard for both does not widen the interval.
@@ -70,6 +70,7 @@ def paired_interval(name: str, logits: np.ndarray, others: np.ndarray, labels: n
         labels: As in `bootstrap_intervals`.
         resamples: How many resamples, at least one.
         seed: What they are drawn from.
+        groups: As in `bootstrap_intervals`.
         level: The share of resamples inside the interval.
 
     Returns:
@@ -79,16 +80,24 @@ def paired_interval(name: str, logits: np.ndarray, others: np.ndarray, labels: n
         TlhubError: An output is not a number.
     """
     pair = outcome_of(logits, labels), outcome_of(others, labels)
-    random, at_a_time = generator(seed, "bootstrap"), max(1, _CHUNK // pair[0].width)
     found: list[np.ndarray] = []
-    for start in range(0, resamples, at_a_time):
-        chosen = random.integers(0, len(labels), (min(at_a_time, resamples - start), len(labels)), dtype=np.int32)
-        one, other = (METRICS[name].measure(outcome.take(chosen)) for outcome in pair)
+    for indices in _draws(len(labels), groups, resamples, seed, pair[0].width):
+        one, other = (METRICS[name].measure(outcome.take(indices)) for outcome in pair)
         found.append(one - other)
     differences = np.concatenate(found)
     if not np.isfinite(differences).any():
         return None
     return _pair(np.nanquantile(differences, [(1 - level) / 2, (1 + level) / 2]))
+
+
+def group_count(groups: np.ndarray | None) -> int | None:
+    """Return how many groups are drawn whole; None where every example stands for itself.
+
+    Args:
+        groups: The group of each example, shape (n,), or None.
+    """
+    count = None if groups is None else len(np.unique(groups))
+    return None if groups is None or count == len(groups) else count
 
 
 def wilson(count: int, total: int) -> tuple[float, float] | None:
@@ -108,6 +117,28 @@ def wilson(count: int, total: int) -> tuple[float, float] | None:
     half = _Z * math.sqrt(share * (1 - share) / total + _Z**2 / (4 * total**2)) / (1 + _Z**2 / total)
     # The ends are exactly 0 and 1 where no case or every case counts, up to rounding.
     return max(0.0, centre - half) if count else 0.0, min(1.0, centre + half) if count < total else 1.0
+
+
+def _draws(count: int, groups: np.ndarray | None, resamples: int, seed: int, width: int) -> Iterator[np.ndarray]:
+    """Yield the examples of all resamples, integer, shape (r, m): many of one size, or one at a time of groups.
+
+    Args:
+        count: The number of examples.
+        groups: The group of each, or None.
+        resamples: How many resamples.
+        seed: The run's seed.
+        width: Numbers that one resample takes in each column.
+    """
+    random = generator(seed, "bootstrap")
+    if groups is None or group_count(groups) is None:
+        at_a_time = max(1, _CHUNK // width)
+        for start in range(0, resamples, at_a_time):
+            yield random.integers(0, count, (min(at_a_time, resamples - start), count), dtype=np.int32)
+        return
+    _, members = np.unique(groups, return_inverse=True)
+    together = np.split(np.argsort(members, kind="stable"), np.bincount(members).cumsum()[:-1])
+    for _ in range(resamples):
+        yield np.concatenate([together[number] for number in random.integers(0, len(together), len(together))])[None]
 
 
 def _interval(values: np.ndarray, score: Score, edges: Sequence[float]) -> Interval:

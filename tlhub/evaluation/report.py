@@ -11,6 +11,7 @@ from tlhub.evaluation.metrics import direction
 from tlhub.evaluation.scores import flat
 
 _MOST_ROWS = 30
+_FEW_GROUPS = 10
 _PLOT_ORDER = ("curves", "predicted", "det", "confusion", "reliability")
 """Beginnings of the plots' names in the order in which they are shown; others follow."""
 
@@ -99,8 +100,10 @@ def _scores(metrics: Mapping[str, Any]) -> list[str]:
         count = metrics.get("data", {}).get(split)
         caption = f"{split.capitalize()}" + (f", {count:,} examples" if isinstance(count, int) else "")
         lines += ["", f"{caption}:", "", *table(("metric", "value", "95% interval", "better"), rows)]
-    lines += ["", "Intervals are percentiles over bootstrap resamples of the examples; they do not cover the choice of "
-                  "the seed."]
+    lines += ["", f"Intervals are percentiles over bootstrap resamples of the {_resampled(metrics)}; they do not cover "
+                  "the choice of the seed."]
+    if min(metrics.get("groups", {}).values(), default=_FEW_GROUPS) < _FEW_GROUPS:
+        lines += ["", f"Fewer than {_FEW_GROUPS} groups say little of others: take these intervals for too narrow."]
     if any(None in flat(metrics.get(split, {})).values() for split in ("test", "validation")):
         lines += ["", "A score without a value cannot be told from so few examples."]
     if {"mae", "rmse"} & metrics.get(_scored(metrics), {}).keys():
@@ -108,6 +111,12 @@ def _scores(metrics: Mapping[str, Any]) -> list[str]:
     if not metrics.get("test"):
         lines += ["", "There was no test split: the validation scores also chose the model, and are optimistic."]
     return lines
+
+
+def _resampled(metrics: Mapping[str, Any]) -> str:
+    groups: Mapping[str, int] = metrics.get("groups", {})
+    counts = ", ".join(f"{split} {groups[split]:,}" for split in ("test", "validation") if split in groups)
+    return "examples" + (f", whole groups at a time ({counts})" if counts else "")
 
 
 def _baselines(metrics: Mapping[str, Any]) -> list[str]:

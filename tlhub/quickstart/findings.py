@@ -39,7 +39,7 @@ def find(show: Show, folder: Path, seed: int) -> dict[str, Any]:
     control = runs[show.strategies[0]]
     test = _test_split(control, seed)
     labels = control.inputs(test).labels
-    rows = [_row(show, run, outputs, labels) for run in runs.values()]
+    rows = [_row(show, run, outputs, labels, test.groups) for run in runs.values()]
     untouched = [run.metrics["baselines"]["checkpoint"] for run in runs.values()
                  if "checkpoint" in run.metrics["baselines"]]
     lower = direction(show.metric) < 0
@@ -59,13 +59,14 @@ def _test_split(run: Run, seed: int) -> Examples:
     return data.splits["test"]
 
 
-def _row(show: Show, run: Run, outputs: dict[str, np.ndarray], labels: np.ndarray) -> dict[str, Any]:
+def _row(show: Show, run: Run, outputs: dict[str, np.ndarray], labels: np.ndarray,
+         groups: np.ndarray | None) -> dict[str, Any]:
     """Return what is told of one strategy; a gain is positive where it is better than the control."""
     metrics, strategy, control = run.metrics, run.config.strategy.name, show.strategies[0]
     sign = direction(show.metric)
     gain = None
     if strategy != control:
-        gain = paired_interval(show.metric, outputs[strategy], outputs[control], labels,
+        gain = paired_interval(show.metric, outputs[strategy], outputs[control], labels, groups=groups,
                                resamples=run.config.evaluate.resamples, seed=run.config.seed)
     history = read_history(run.folder / "history.jsonl")
     curve = [[line["step"], line["validation"][show.metric]] for line in history if "validation" in line]

@@ -176,7 +176,7 @@ def _footer(facts: Mapping[str, Any], folder: str) -> str:
     return (f"<p>Seed {facts['seed']}, {facts['processes']} processes of one thread each. {escape(versions)}.</p>"
             f"<p>Every run lies in <code>{escape(folder)}/TASK/STRATEGY</code>, with its configuration, scores, plots "
             "and a model that plain transformers and peft load (where the head is one that transformers has). A gain's "
-            "interval is that of a paired bootstrap over the test examples: it tells how far other examples could "
-            "change it, and not another seed.</p>"
+            "interval is that of a paired bootstrap over the test examples, or over whole voices: it tells how far "
+            "other ones could change it, and not another seed.</p>"
             + "".join(f"<p><code>{escape(name)}</code> was trained on {escape(words)}.</p>"
                       for name, words in facts["terms"].items()))

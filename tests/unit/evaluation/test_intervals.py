@@ -27,6 +27,40 @@ def test_intervals_are_those_of_scoring_each_resample():
         assert found[name] == pytest.approx(tuple(expected), abs=1e-12)
 
 
+def drawn_by_group(groups, resamples, seed):
+    names, random = np.unique(groups), generator(seed, "bootstrap")
+    for _ in range(resamples):
+        chosen = random.integers(0, len(names), len(names))
+        yield np.concatenate([np.flatnonzero(groups == names[one]) for one in chosen])
+
+
+def test_groups_are_drawn_whole():
+    logits, labels = example(count=60)
+    groups = np.random.default_rng(1).integers(0, 7, 60).astype(str).astype(object)
+    scores = [compute(NAMES, logits[draw], labels[draw]) for draw in drawn_by_group(groups, 25, 3)]
+    found = bootstrap_intervals(NAMES, logits, labels, groups=groups, resamples=25, seed=3, level=0.9)
+    other = logits[::-1]
+    losses = [[compute(["loss"], one[draw], labels[draw])["loss"] for draw in drawn_by_group(groups, 25, 3)]
+              for one in (logits, other)]
+    for name in NAMES:
+        expected = np.quantile([score[name] for score in scores], [0.05, 0.95])
+        assert found[name] == pytest.approx(tuple(expected), abs=1e-12)
+    assert paired_interval("loss", logits, other, labels, groups=groups, resamples=25, seed=3, level=0.9) \
+        == pytest.approx(tuple(np.quantile(np.subtract(*losses), [0.05, 0.95])), abs=1e-12)
+
+
+def test_groups_of_one_example_are_examples_and_alike_ones_widen_an_interval():
+    logits, labels = example(count=40)
+    alone = bootstrap_intervals(["accuracy"], logits, labels, resamples=500, seed=0)
+    assert bootstrap_intervals(["accuracy"], logits, labels, groups=np.arange(40), resamples=500, seed=0) == alone
+    copies = np.repeat(np.arange(40), 9)
+    low, high = bootstrap_intervals(["accuracy"], logits[copies], labels[copies], groups=copies, resamples=500,
+                                    seed=0)["accuracy"]
+    narrow = bootstrap_intervals(["accuracy"], logits[copies], labels[copies], resamples=500, seed=0)["accuracy"]
+    assert high - low == pytest.approx(np.diff(alone["accuracy"])[0], rel=0.2)
+    assert narrow[1] - narrow[0] < (high - low) / 2
+
+
 def test_intervals_of_several_labels_and_targets_are_those_of_scoring_each_resample():
     random = np.random.default_rng(0)
     outputs = random.normal(size=(60, 3))

@@ -34,6 +34,17 @@ def test_report_tells_scores_intervals_and_baselines(tmp_path):
     assert "\n\n\n" not in text
 
 
+def test_intervals_over_groups_say_so_and_few_groups_are_no_sample(tmp_path):
+    def told(**more):
+        return write_report(tmp_path, config=CONFIG, metrics={**METRICS, **more}).read_text()
+
+    assert "resamples of the examples; they" in told()
+    many = told(groups={"validation": 12, "test": 1300})
+    assert "resamples of the examples, whole groups at a time (test 1,300, validation 12); they" in many
+    assert "Fewer than" not in many
+    assert "Fewer than 10 groups say little of others" in told(groups={"test": 9})
+
+
 def test_every_table_has_one_width(tmp_path):
     text = write_report(tmp_path, config=CONFIG, metrics=METRICS).read_text().rstrip("\n")
     tables = [block.split("\n") for block in text.split("\n\n") if block.startswith("|")]
