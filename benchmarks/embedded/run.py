@@ -16,8 +16,8 @@ The table holds means over the k seeds. Interval: mean -+ t sqrt(e^2 + s^2 / k),
 test examples (a quarter of the mean width of the runs' bootstrap intervals), which the seeds share, s the standard
 deviation over the seeds, and t Student's quantile for the degrees of freedom of that sum by Welch and Satterthwaite:
 4.3 where the seeds make the difference and there are three of them, 1.96 where the examples do; cut off at 0 and 1,
-which no score exceeds. Clips of one test
-speaker are drawn together; where there are few speakers, that says little of others. `cards.py` writes the tables into the model cards.
+which no score exceeds. Clips of one test speaker are drawn together; where there are few speakers, that says little of
+others. `cards.py` writes the tables into the model cards.
 """
 
 from __future__ import annotations
