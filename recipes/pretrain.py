@@ -27,9 +27,11 @@ import yaml
 
 import tlhub
 from tlhub.cli import guarded
+from tlhub.errors import UsageError
 from tlhub.finished import Run
 from tlhub.folder import RunFolder
 from tlhub.launching import Ending
+from tlhub.options import from_kwargs
 
 KEPT = ("preprocessor_config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json")
 
@@ -45,7 +47,13 @@ def main() -> None:
 
 
 def pretrain(recipe: Path, data: Path, out: Path) -> Ending:
-    """Make one checkpoint, and print how long that took and how it scores."""
+    """Make one checkpoint, and print how long that took and how it scores.
+
+    Raises:
+        UsageError: The folder holds something else, or a stage beside it was made by another recipe.
+    """
+    if out.exists() and not (out / "config.json").exists() and any(out.iterdir()):
+        raise UsageError(f"--out {str(out)!r} holds something that is no checkpoint; name another folder")
     module = importlib.import_module(f"pretraining.{recipe.stem}")
     work = out.with_name(f"{out.name}-data")
     prepared = module.prepare(data, work)
@@ -64,13 +72,18 @@ def pretrain(recipe: Path, data: Path, out: Path) -> Ending:
 
 def carry_out(stage: dict[str, Any], prepared: dict[str, Any], folder: Path, start: Path | None) -> Run:
     """Return the finished run of a stage: the one that lies there, or a new one, or one that is gone on with."""
-    if RunFolder(folder).status.get("state") == "finished":
-        logging.getLogger("tlhub").info("%s is finished; it is taken as it is", folder)
-        return tlhub.load(folder)
-    options = {**stage, "data": {**prepared, **stage.get("data", {})}}
+    options = {**stage, "data": {**prepared, **stage.get("data", {})}, "out": str(folder)}
     if start is not None:
         options["model"] = str(start)
-    return tlhub.finetune(**options, out=str(folder))
+    held = RunFolder(folder)
+    if held.status.get("state") != "finished":
+        return tlhub.finetune(**options)
+    differences = held.differences(from_kwargs(**options))
+    if differences:
+        raise UsageError(f"{str(folder)!r} is a finished stage of another recipe ({'; '.join(differences)}); move it "
+                         "away, or name another --out")
+    logging.getLogger("tlhub").info("%s is finished; it is taken as it is", folder)
+    return tlhub.load(folder)
 
 
 def carried_over(module: ModuleType, finished: Run | None, folder: Path, work: Path) -> Path | None:
@@ -92,7 +105,6 @@ def write_half(model: Path, out: Path) -> None:
     """
     settings = transformers.AutoConfig.from_pretrained(model)
     kind = getattr(transformers, settings.architectures[0])
-    shutil.rmtree(out, ignore_errors=True)
     kind.from_pretrained(model, dtype=torch.float16).save_pretrained(out)
     settings.dtype = torch.float32
     settings.save_pretrained(out)

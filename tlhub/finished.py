@@ -182,8 +182,8 @@ class Run:
             choices: Options of the section `data` that are other than in the run, such as `text_column`.
 
         Returns:
-            `metrics` with their `intervals`, and what else the kind of target tells (for wake words the
-            `operating_point`), written to `evaluations/` as well.
+            `metrics` with their `intervals`, the number of `groups` where there are any, and what else the kind of
+            target tells (for wake words the `operating_point`), written to `evaluations/` as well.
 
         Raises:
             UsageError: An option is unknown, has a wrong value or would have no effect.
@@ -192,17 +192,20 @@ class Run:
         self._files.check_links()
         section = self._data_section(source, choices)
         examples = prepare_evaluation(section, self.task.modality, target=self.target, pairs=self._pairs,
-                                      keywords=self.task.keywords(self.config))
+                                      keywords=self.task.keywords(self.config),
+                                      group_column=self.config.data.group_column)
         inputs = self.inputs(examples)
         logits, problem = self.logits(inputs), self.problem
-        scores = results.score_split(problem, logits, inputs.labels, examples.groups, self.config)
+        scores = results.score_split(problem, logits, inputs.labels, results.groups_of(inputs, examples.groups),
+                                     self.config)
         facts = problem.facts({"test": logits}, {"test": inputs.labels}, {"test": examples.groups}, self.label_names,
                               self.config)
         if PartialState().is_main_process:
             number = len(list((self.folder / "evaluations").glob("*.json"))) + 1
             self._files.write_json(f"evaluations/{number:03d}.json", {
                 "data": section.source, "examples": len(inputs), **scores["metrics"],
-                "intervals": scores["intervals"], **facts})
+                "intervals": scores["intervals"], **({"groups": scores["groups"]} if "groups" in scores else {}),
+                **facts})
         return {**scores, **facts}
 
     def _data_section(self, source: str, choices: Mapping[str, Any]) -> DataConfig:

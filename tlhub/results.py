@@ -15,6 +15,8 @@ from torch import nn
 
 from tlhub.config import NEXT_TOKEN, SINGLE_LABEL, RunConfig, as_dict
 from tlhub.data.audit import write_quarantine
+from tlhub.data.batches import Inputs
+from tlhub.data.blocks import GenerationInputs
 from tlhub.data.image import ImageInputs
 from tlhub.data.prepare import PreparedData
 from tlhub.environment import versions
@@ -22,7 +24,7 @@ from tlhub.evaluation import plots, report
 from tlhub.evaluation.baselines import knn
 from tlhub.evaluation.breakdown import breakdown
 from tlhub.evaluation.calibration import fit_temperature, reliability
-from tlhub.evaluation.intervals import bootstrap_intervals, group_count
+from tlhub.evaluation.intervals import bootstrap_intervals, group_counts
 from tlhub.evaluation.scores import Scores, one_number
 from tlhub.evaluation.sheets import sheet
 from tlhub.models.outputs import temperature
@@ -39,21 +41,27 @@ _SHEET_ROWS, _SHEET_VIEWS = 4, 7
 
 def score_split(problem: Problem, outputs: np.ndarray, labels: np.ndarray, groups: np.ndarray | None,
                 config: RunConfig) -> dict[str, Any]:
-    """Return `metrics` and their 95% bootstrap `intervals` for one split.
+    """Return `metrics` and their 95% bootstrap `intervals` for one split, and the `groups` that were drawn whole.
 
     Args:
         problem: The kind of target.
         outputs: Final outputs, shape (n, c).
         labels: Of that kind.
-        groups: The group of each example (speaker, patient), or None.
+        groups: The group of each row (speaker, patient), or None.
         config: Names of the metrics, resamples and seed.
     """
     names = config.evaluate.metrics
     intervals = bootstrap_intervals(names, outputs, labels, groups=groups, resamples=config.evaluate.resamples,
                                     seed=config.seed)
-    return {"metrics": problem.score(outputs, labels, names),
+    counts = group_counts(groups, labels)
+    return {"metrics": problem.score(outputs, labels, names), **({} if counts is None else {"groups": counts}),
             "intervals": {name: {part: edges and list(edges) for part, edges in interval.items()}
                           if isinstance(interval, dict) else list(interval) for name, interval in intervals.items()}}
+
+
+def groups_of(inputs: Inputs, groups: np.ndarray | None) -> np.ndarray | None:
+    """Return the group of each row that a model answers, shape (n,), from those of the examples; None without them."""
+    return inputs.spread(groups) if isinstance(inputs, GenerationInputs) and groups is not None else groups
 
 
 @dataclass(frozen=True)
@@ -108,15 +116,12 @@ def finish(bench: Workbench, fitted: Fitted, data: PreparedData, times: dict[str
     outputs, calibration = _calibrated(bench, fitted, outputs)
     for observer in bench.observers:
         observer.on_result(fitted.model, outputs)
-    groups = {split: data.splits[split].groups for split in outputs}
+    groups = {split: groups_of(bench.inputs[split], data.splits[split].groups) for split in outputs}
     scores = {split: score_split(bench.problem, values, bench.inputs[split].labels, groups[split], bench.config)
               for split, values in outputs.items()}
     breakdowns = {split: breakdown(values, bench.inputs[split].labels, bench.target.names)
                   for split, values in outputs.items()}
     content = _content(bench, fitted, scores, times) | {"breakdown": breakdowns} | calibration
-    resampled = {split: count for split, some in groups.items() if (count := group_count(some)) is not None}
-    if resampled:
-        content["groups"] = resampled
     content["baselines"] = {**before.scores, **_baselines(bench)}
     samples = _samples(bench, fitted.model, data)
     if samples:
@@ -171,6 +176,7 @@ def _content(bench: Workbench, fitted: Fitted, scores: Mapping[str, Any], times:
         "model": bench.config.model.name, "strategy": bench.config.strategy.name,
         "seed": bench.config.seed, **{split: values["metrics"] for split, values in scores.items()},
         "intervals": {split: values["intervals"] for split, values in scores.items()},
+        "groups": {split: values["groups"] for split, values in scores.items() if "groups" in values},
         "baselines": {},
         "parameters": {"total": sum(value.numel() for value in fitted.model.parameters()), "trainable": trained},
         "data": {**examples, **bench.problem.counts(labels, bench.target.names)}, "time": dict(times),

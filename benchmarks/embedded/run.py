@@ -5,19 +5,21 @@ r"""Transfer of the embedded checkpoints: scratch, linear_probe, lora and full, 
     python benchmarks/embedded/run.py text --data FOLDER --runs runs
 
 Sets that the checkpoint was not pretrained on, in FOLDER (`sets.py`). `scratch` is the same architecture from fresh
-weights; its learning rate and its epochs are tuned for every set and amount, on validation, with the first seed. The
-others have tlhub's defaults. Seeds draw the examples, the validation split and all else; the test split is scored once,
-by the run itself. A run that is finished is read, not repeated: its name has the weights and the settings in it.
+weights; its learning rate and its steps are tuned for every set and amount, on validation, with the first seed. The
+others have tlhub's defaults, but for the number of steps and their size (`TRANSFER`, `BATCH`). Seeds draw the examples,
+the validation split and all else; the test split is scored once, by the run itself. A run that is finished is read, not
+repeated: its name has the weights and the settings in it.
 
-Heads on texts read the mean over the tokens (`--model.pool mean`), those of `scratch` too: the last token, which a
-decoder's own classifier reads, was trained to tell what follows and not what was said.
+Heads on texts that are trained step by step read the mean over the tokens (`--model.pool mean`), those of `scratch`
+too: the last token, which a decoder's own classifier reads, was trained to tell what follows and not what was said.
+What a probe reads it chooses itself.
 
 The table holds means over the k seeds. Interval: mean -+ t sqrt(e^2 + s^2 / k), where e is the standard error over
 test examples (a quarter of the mean width of the runs' bootstrap intervals), which the seeds share, s the standard
 deviation over the seeds, and t Student's quantile for the degrees of freedom of that sum by Welch and Satterthwaite:
 4.3 where the seeds make the difference and there are three of them, 1.96 where the examples do; cut off at 0 and 1,
-which no score exceeds. Clips of one test speaker are drawn together; where there are few speakers, that says little of
-others. `cards.py` writes the tables into the model cards.
+which no score exceeds. Clips of one test speaker are drawn together: e then has one degree of freedom less than there
+are speakers, and is that of a sample of so many. `cards.py` writes the tables into the model cards.
 """
 
 from __future__ import annotations
@@ -105,7 +107,10 @@ def summary(results: Sequence[dict[str, Any]], score: str) -> dict[str, Any]:
     values = [float(metrics["test"][score]) for metrics in results]
     widths = [high - low for low, high in (metrics["intervals"]["test"][score] for metrics in results)]
     examples, seeds = float(np.mean(widths) / 3.92) ** 2, float(np.var(values, ddof=1)) / len(values)
-    freedom = (len(values) - 1) * ((examples + seeds) / max(seeds, 1e-12)) ** 2
+    groups = results[0]["groups"].get("test", {}).get("all", math.inf)
+    if groups < math.inf:
+        examples *= groups / (groups - 1)
+    freedom = (examples + seeds) ** 2 / max(seeds**2 / (len(values) - 1) + examples**2 / (groups - 1), 1e-12)
     error = float(scipy.stats.t.ppf(0.975, freedom)) * math.sqrt(examples + seeds)
     mean = float(np.mean(values))
     low, high = max(mean - error, 0.0), min(mean + error, 1.0)

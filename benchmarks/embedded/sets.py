@@ -64,8 +64,8 @@ SETS: dict[str, tuple[Set, ...]] = {
 def draw(chosen: Set, folder: Path, work: Path, amount: str, seed: int) -> dict[str, Any]:
     """Write which examples a run trains on, is chosen on and is tested on.
 
-    Validation examples are set aside first, by class and never dividing a group; what is drawn for training comes from
-    the rest, as many of each class as `A_CLASS`, where `amount` is `few`. All draws are the seed's.
+    Validation examples are set aside first, by class, or whole groups where there are groups; what is drawn for
+    training comes from the rest, as many of each class as `A_CLASS`, where `amount` is `few`. All draws are the seed's.
 
     Args:
         chosen: The set.

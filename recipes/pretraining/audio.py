@@ -7,8 +7,9 @@ import json
 import os
 import shutil
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -93,7 +94,8 @@ def prepare(data: Path, work: Path) -> dict[str, Any]:
                       [made[start:start + STREAM] for start in range(0, len(made), STREAM)]))
     for one in found:
         if not (clips / f"{one.name}.ogg").exists():
-            shutil.copyfile(one.path, clips / f"{one.name}.ogg")
+            with whole(clips / f"{one.name}.ogg") as temporary:
+                shutil.copyfile(one.path, temporary)
     rows = [(f"clips/{one.name}.ogg", one.label, one.split) for one in found]
     rows += [(f"clips/{piece.name}.wav", piece.label, "train") for piece in made]
     with (work / "clips.csv").open("w", newline="") as file:
@@ -122,7 +124,16 @@ def write(some: list[Piece], folder: Path, noises: Sequence[np.ndarray]) -> None
         return
     sounds = [_made(piece, noises)[:round(SECONDS * RATE)] for piece in some]
     for path, clip in zip(paths, through_opus(sounds), strict=True):
-        soundfile.write(path, clip, RATE, subtype="PCM_16")
+        with whole(path) as temporary:
+            soundfile.write(temporary, clip, RATE, subtype="PCM_16", format="WAV")
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Give another name to write under, so that a file of this name is there from beginning to end or not at all."""
+    temporary = path.with_name(f"{path.name}.part")
+    yield temporary
+    temporary.replace(path)
 
 
 def _made(piece: Piece, noises: Sequence[np.ndarray]) -> np.ndarray:

@@ -38,8 +38,9 @@ def prepare(data: Path, work: Path) -> dict[str, Any]:
     Returns:
         The section `data` of the run.
     """
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
+    work.mkdir(parents=True, exist_ok=True)
+    for path in work.glob("*.parquet"):
+        path.unlink()
     targets = {name: np.concatenate([thumbnails(image) for image in pictures(data / name)]) for name in TARGETS}
     removed = dict.fromkeys(TARGETS, 0)
     for path in sorted((data / CORPUS).glob("*.parquet")):

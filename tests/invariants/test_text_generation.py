@@ -76,6 +76,22 @@ def test_what_a_run_leaves(run: Run, data: Path) -> None:
     assert 0 <= lines[0]["token_accuracy"] <= 1
     scores = run.evaluate(str(data))["metrics"]
     assert scores == pytest.approx(found["test"], rel=1e-5)
+    assert found["groups"] == {}
+
+
+def test_intervals_draw_the_blocks_of_a_group_together(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    for split in ("train", "validation", "test"):
+        rows = [{"text": f"the {split} cat {number} " * 12, "group": f"{split} author {number % 4}"}
+                for number in range(24)]
+        (tmp_path / "data" / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run = fit(tiny.generator(tmp_path / "model", "llama"), tmp_path / "data", tmp_path / "run")
+    assert run.metrics["data"]["test"] > 24
+    assert run.metrics["groups"] == {split: {"all": 4, "fewest": 4} for split in ("validation", "test")}
+    low, high = run.metrics["intervals"]["test"]["bits_per_byte"]
+    assert low <= run.metrics["test"]["bits_per_byte"] <= high
+    assert low < high
+    assert run.evaluate(str(tmp_path / "data"))["groups"] == {"all": 4, "fewest": 4}
 
 
 def test_a_run_loads_in_plain_transformers(run: Run) -> None:

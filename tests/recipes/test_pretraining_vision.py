@@ -16,6 +16,9 @@ import torch
 import transformers
 from PIL import Image
 
+from tests import tiny
+from tlhub.errors import UsageError
+
 RECIPES = Path(__file__).parents[2] / "recipes"
 
 
@@ -77,3 +80,23 @@ def test_the_first_stage_sees_less_and_the_second_has_its_weights(vision, tmp_pa
     assert json.loads((first / "config.json").read_text())["hidden_sizes"] == [48, 96, 160, 272]
     weights = kind.from_pretrained(second).state_dict()
     assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
+
+
+def test_nothing_but_a_checkpoint_is_written_over_and_a_stage_of_another_recipe_is_not_taken(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(RECIPES))
+    pretrain = importlib.import_module("pretrain")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("keep")
+    with pytest.raises(UsageError, match="holds something that is no checkpoint"):
+        pretrain.pretrain(RECIPES / "pretrain" / "vision.yaml", tmp_path, tmp_path / "mine")
+    assert (tmp_path / "mine" / "notes.txt").read_text() == "keep"
+    model = tiny.checkpoint(tmp_path / "model", "bert")
+    stage = {"task": "text-classification", "model": str(model), "strategy": "scratch",
+             "train": {"max_steps": 2, "batch_size": 4, "evaluate_every": 2}, "seed": 0}
+    (tmp_path / "data.csv").write_text("text,label\n" + "".join(f"word {n},{n % 2}\n" for n in range(40)))
+    prepared = {"source": str(tmp_path / "data.csv"), "cache_dir": str(tmp_path / "cache")}
+    first = pretrain.carry_out(stage, prepared, tmp_path / "run", None)
+    again = pretrain.carry_out(stage, prepared, tmp_path / "run", None)
+    assert again.metrics["time"] == first.metrics["time"]
+    with pytest.raises(UsageError, match=r"finished stage of another recipe \(.*max_steps"):
+        pretrain.carry_out({**stage, "train": {**stage["train"], "max_steps": 3}}, prepared, tmp_path / "run", None)

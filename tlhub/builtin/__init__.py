@@ -25,6 +25,8 @@ _DATA = _HERE / "data"
 _LENGTH_BYTES = 8
 """A safetensors file begins with the length of its description, a whole number of so many bytes."""
 _LONGEST_DESCRIPTION = 10**8
+_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+"""What BatchNorm keeps beside its parameters."""
 
 
 def _named(parent: Path, file: str) -> tuple[str, ...]:
@@ -143,7 +145,7 @@ def read_card(name: str) -> Card:
 
 
 def count_numbers(path: Path) -> int:
-    """Return how many numbers a safetensors file holds, by the description at its beginning, which needs no torch.
+    """Return how many parameters a safetensors file holds, by the description at its beginning, which needs no torch.
 
     Raises:
         ValueError: It is no safetensors file.
@@ -153,6 +155,7 @@ def count_numbers(path: Path) -> int:
         description = file.read(length) if length <= _LONGEST_DESCRIPTION else b""
     try:
         tensors = json.loads(description)
-        return sum(math.prod(map(int, tensor["shape"])) for name, tensor in tensors.items() if name != "__metadata__")
+        return sum(math.prod(map(int, tensor["shape"])) for name, tensor in tensors.items()
+                   if name != "__metadata__" and not name.endswith(_STATISTICS))
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ValueError(f"{path.name!r} is no safetensors file") from None

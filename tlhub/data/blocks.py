@@ -134,6 +134,14 @@ class GenerationInputs:
         """The record that each block is a part of, as the tokenizer has them, int64, shape (n,)."""
         return np.asarray(np.searchsorted(self._tokens.starts, self._windows.starts, side="right") - 1)
 
+    def spread(self, groups: np.ndarray) -> np.ndarray | None:
+        """Return the group of each block, shape (n,); None where one example has become several records.
+
+        Args:
+            groups: The group of each example.
+        """
+        return groups[self.records] if len(self._tokens) == len(groups) else None
+
     def check_length(self) -> None:
         """Refuse what is too little to train on: no example at all, or texts that are shorter than a block together.
 

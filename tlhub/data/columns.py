@@ -66,7 +66,8 @@ class Columns:
 
 
 def infer_columns(source: Source, data: DataConfig, modality: str, *, problems: tuple[str, ...] = (SINGLE_LABEL,),
-                  target: Target | None = None, pairs: bool | None = None) -> Columns:
+                  target: Target | None = None, pairs: bool | None = None,
+                  group_column: str | None = None) -> Columns:
     """Return the columns to use: those named in `data`, otherwise those with a usual name or the only ones possible.
 
     Args:
@@ -76,6 +77,7 @@ def infer_columns(source: Source, data: DataConfig, modality: str, *, problems: 
         problems: The kinds of target that the task allows.
         target: Of a finished run: values, and labels that have a column each, are found by their names.
         pairs: Whether inputs are pairs of texts; None to tell by the columns.
+        group_column: A name that the column of groups has, beside the usual one, if it is there.
 
     Raises:
         UsageError: Options contradict each other.
@@ -87,7 +89,8 @@ def infer_columns(source: Source, data: DataConfig, modality: str, *, problems: 
     if source.class_folders and unread:
         raise DataError(f"column {unread[0]!r} is not read: '{data.source}' holds class folders, whose names are the "
                         "labels; name the table that holds the column with --data.metadata")
-    group = _find(features, data.group_column, "group_column", ("group",), None)
+    usual = ("group",) if group_column is None else (group_column, "group")
+    group = _find(features, data.group_column, "group_column", usual, None)
     if problems == (NEXT_TOKEN,):
         columns = _record_columns(table, data, group)
         _check_everywhere(source, columns)

@@ -172,7 +172,7 @@ def finish(draft: Draft, data: DataConfig, modality: str, *, seed: int) -> Prepa
 
 
 def prepare_evaluation(data: DataConfig, modality: str, *, target: Target, pairs: bool = False,
-                       keywords: tuple[str, ...] = ()) -> Examples:
+                       keywords: tuple[str, ...] = (), group_column: str | None = None) -> Examples:
     """Read data that a finished run is scored on: the test split where there is one, otherwise every row.
 
     What was noticed on the way is logged.
@@ -183,13 +183,15 @@ def prepare_evaluation(data: DataConfig, modality: str, *, target: Target, pairs
         target: The run's target; labels are matched to it by name.
         pairs: Whether the run reads pairs of texts.
         keywords: The run's, as in `prepare`.
+        group_column: The run's column of groups, which is used where the data have it.
 
     Raises:
         UsageError: No data is given.
         DataError: The data cannot be used, or has a class that the run does not know.
     """
     source = read_source(data, modality)
-    columns = infer_columns(source, data, modality, problems=(target.problem_type,), target=target, pairs=pairs)
+    columns = infer_columns(source, data, modality, problems=(target.problem_type,), target=target, pairs=pairs,
+                            group_column=group_column)
     draft = Draft(source, columns, known_kind(source, columns, data, target, keywords), [])
     fill(draft, data, modality, only=("test",))
     if not draft.splits:

@@ -26,6 +26,8 @@ def bootstrap_intervals(names: Sequence[str], logits: np.ndarray, labels: np.nda
     Efron and Tibshirani (1993), "An introduction to the bootstrap", chapter 13. Examples of one group (a speaker, a
     patient) are alike, so groups are drawn whole: the cluster bootstrap of Davison and Hinkley (1997), "Bootstrap
     methods and their application", section 3.8. The interval then covers other groups, not other examples of the same.
+    Resamples of groups that lack a class are left out; where that is most of them, or there is one group only, the
+    groups cannot tell, and there are no intervals.
 
     Args:
         names: Metrics by name; those that are not tlhub's, or do not apply to such predictions, get no interval.
@@ -48,11 +50,13 @@ def bootstrap_intervals(names: Sequence[str], logits: np.ndarray, labels: np.nda
     if resamples < 1 or count == 0 or not chosen:
         return {}
     drawn: dict[str, list[np.ndarray]] = {name: [] for name in chosen}
-    for indices in _draws(count, groups, resamples, seed, outcome.width):
+    for indices in _draws(labels, groups, resamples, seed, outcome.width):
         sample = outcome.take(indices)
         for name in chosen:
             drawn[name].append(METRICS[name].measure(sample))
     edges = [(1 - level) / 2, (1 + level) / 2]
+    if not any(drawn.values()):
+        return {}
     return {name: _interval(np.concatenate(values), METRICS[name].score(outcome), edges)
             for name, values in drawn.items()}
 
@@ -81,23 +85,31 @@ def paired_interval(name: str, logits: np.ndarray, others: np.ndarray, labels: n
     """
     pair = outcome_of(logits, labels), outcome_of(others, labels)
     found: list[np.ndarray] = []
-    for indices in _draws(len(labels), groups, resamples, seed, pair[0].width):
+    for indices in _draws(labels, groups, resamples, seed, pair[0].width):
         one, other = (METRICS[name].measure(outcome.take(indices)) for outcome in pair)
         found.append(one - other)
-    differences = np.concatenate(found)
+    differences = np.concatenate(found) if found else np.empty(0)
     if not np.isfinite(differences).any():
         return None
     return _pair(np.nanquantile(differences, [(1 - level) / 2, (1 + level) / 2]))
 
 
-def group_count(groups: np.ndarray | None) -> int | None:
-    """Return how many groups are drawn whole; None where every example stands for itself.
+def group_counts(groups: np.ndarray | None, labels: np.ndarray) -> dict[str, int] | None:
+    """Return of how many groups the intervals tell; None where every example stands for itself.
 
     Args:
         groups: The group of each example, shape (n,), or None.
+        labels: As in `bootstrap_intervals`.
+
+    Returns:
+        `all` of them, and the `fewest` that any class is in.
     """
-    count = None if groups is None else len(np.unique(groups))
-    return None if groups is None or count == len(groups) else count
+    if groups is None or len(np.unique(groups)) == len(groups):
+        return None
+    _, members = np.unique(groups, return_inverse=True)
+    kinds = labels if _are_classes(labels) else np.zeros(len(members), dtype=np.int64)
+    pairs = np.unique(np.stack([kinds, members]), axis=1)
+    return {"all": int(members.max()) + 1, "fewest": int(np.unique(pairs[0], return_counts=True)[1].min())}
 
 
 def wilson(count: int, total: int) -> tuple[float, float] | None:
@@ -119,26 +131,42 @@ def wilson(count: int, total: int) -> tuple[float, float] | None:
     return max(0.0, centre - half) if count else 0.0, min(1.0, centre + half) if count < total else 1.0
 
 
-def _draws(count: int, groups: np.ndarray | None, resamples: int, seed: int, width: int) -> Iterator[np.ndarray]:
+def _draws(labels: np.ndarray, groups: np.ndarray | None, resamples: int, seed: int,
+           width: int) -> Iterator[np.ndarray]:
     """Yield the examples of all resamples, integer, shape (r, m): many of one size, or one at a time of groups.
 
     Args:
-        count: The number of examples.
-        groups: The group of each, or None.
+        labels: Of the examples, shape (n, ...).
+        groups: The group of each, shape (n,), or None.
         resamples: How many resamples.
         seed: The run's seed.
         width: Numbers that one resample takes in each column.
     """
-    random = generator(seed, "bootstrap")
-    if groups is None or group_count(groups) is None:
+    count, random = len(labels), generator(seed, "bootstrap")
+    if groups is None or group_counts(groups, labels) is None:
         at_a_time = max(1, _CHUNK // width)
         for start in range(0, resamples, at_a_time):
             yield random.integers(0, count, (min(at_a_time, resamples - start), count), dtype=np.int32)
         return
+    if len(groups) != count:
+        raise ValueError(f"{len(groups)} groups of {count} examples")
     _, members = np.unique(groups, return_inverse=True)
     together = np.split(np.argsort(members, kind="stable"), np.bincount(members).cumsum()[:-1])
-    for _ in range(resamples):
-        yield np.concatenate([together[number] for number in random.integers(0, len(together), len(together))])[None]
+    if len(together) == 1:
+        return
+    picks = random.integers(0, len(together), (resamples, len(together)))
+    kinds = np.unique(labels, return_inverse=True)[1] if _are_classes(labels) else np.zeros(count, dtype=np.int64)
+    holds = np.zeros((len(together), kinds.max() + 1), dtype=bool)
+    holds[members, kinds] = True
+    whole = np.array([holds[pick].any(axis=0).all() for pick in picks])
+    if 2 * whole.sum() < resamples:
+        return
+    for pick in picks[whole]:
+        yield np.concatenate([together[number] for number in pick])[None]
+
+
+def _are_classes(labels: np.ndarray) -> bool:
+    return labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer)
 
 
 def _interval(values: np.ndarray, score: Score, edges: Sequence[float]) -> Interval:

@@ -102,8 +102,9 @@ def _scores(metrics: Mapping[str, Any]) -> list[str]:
         lines += ["", f"{caption}:", "", *table(("metric", "value", "95% interval", "better"), rows)]
     lines += ["", f"Intervals are percentiles over bootstrap resamples of the {_resampled(metrics)}; they do not cover "
                   "the choice of the seed."]
-    if min(metrics.get("groups", {}).values(), default=_FEW_GROUPS) < _FEW_GROUPS:
-        lines += ["", f"Fewer than {_FEW_GROUPS} groups say little of others: take these intervals for too narrow."]
+    if any(found["fewest"] < _FEW_GROUPS for found in metrics.get("groups", {}).values()):
+        lines += ["", f"Some class is in fewer than {_FEW_GROUPS} groups, which say little of others: an interval may "
+                      "be too narrow, and there is none where most resamples lack a class."]
     if any(None in flat(metrics.get(split, {})).values() for split in ("test", "validation")):
         lines += ["", "A score without a value cannot be told from so few examples."]
     if {"mae", "rmse"} & metrics.get(_scored(metrics), {}).keys():
@@ -114,8 +115,8 @@ def _scores(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def _resampled(metrics: Mapping[str, Any]) -> str:
-    groups: Mapping[str, int] = metrics.get("groups", {})
-    counts = ", ".join(f"{split} {groups[split]:,}" for split in ("test", "validation") if split in groups)
+    groups: Mapping[str, Mapping[str, int]] = metrics.get("groups", {})
+    counts = ", ".join(f"{split} {groups[split]['all']:,}" for split in ("test", "validation") if split in groups)
     return "examples" + (f", whole groups at a time ({counts})" if counts else "")
 
 

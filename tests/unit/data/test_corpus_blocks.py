@@ -55,6 +55,14 @@ def all_of(inputs):
     return inputs.batch(np.arange(len(inputs)), None, CPU)
 
 
+def test_blocks_have_the_groups_of_their_texts(make):
+    inputs = make(TEXTS)
+    groups = np.array(["a", "b", "b", "c", "a", "d"], dtype=object)
+    assert len(inputs) > len(TEXTS)
+    assert inputs.spread(groups).tolist() == [groups[record] for record in inputs.records]
+    assert inputs.spread(groups[:5]) is None  # not of these texts, as where one example has become several
+
+
 def pairs(batch, indices):
     """Return what each place with a target sees of its own example, and the target, by example."""
     found = collections.defaultdict(list)

@@ -203,6 +203,20 @@ def test_images_are_decoded_once_and_again_when_they_change(tmp_path, config, mo
     assert prepare(config(tmp_path / "d"), "image", seed=0).fingerprint != first.fingerprint
 
 
+def test_evaluation_data_use_the_column_of_groups_of_the_run_where_they_have_it(tmp_path, config):
+    lines = "".join(f"good text {number},{number % 2},v{number % 3}\n" for number in range(9))
+    target = Target(SINGLE_LABEL, ("0", "1"))
+
+    def groups(header, name):
+        path = write(tmp_path / f"{header}.csv", f"text,label,{header}\n{lines}")
+        return prepare_evaluation(config(path), "text", target=target, group_column=name).groups
+
+    assert len(set(groups("voice", "voice"))) == 3
+    assert len(set(groups("group", "voice"))) == 3
+    assert groups("voice", None) is None
+    assert groups("voice", "patient") is None
+
+
 def test_evaluation_data_uses_the_names_of_the_run(tmp_path, config):
     path = write(tmp_path / "a.csv", csv_rows(10))
     three, two = Target(SINGLE_LABEL, ("pos", "x", "neg")), Target(SINGLE_LABEL, ("neg", "pos"))

@@ -3,7 +3,7 @@ import time
 import numpy as np
 import pytest
 
-from tlhub.evaluation.intervals import bootstrap_intervals, paired_interval
+from tlhub.evaluation.intervals import bootstrap_intervals, group_counts, paired_interval
 from tlhub.evaluation.metrics import METRICS, compute
 from tlhub.evaluation.outcomes import ClassOutcome
 from tlhub.seeding import generator
@@ -29,8 +29,7 @@ def test_intervals_are_those_of_scoring_each_resample():
 
 def drawn_by_group(groups, resamples, seed):
     names, random = np.unique(groups), generator(seed, "bootstrap")
-    for _ in range(resamples):
-        chosen = random.integers(0, len(names), len(names))
+    for chosen in random.integers(0, len(names), (resamples, len(names))):
         yield np.concatenate([np.flatnonzero(groups == names[one]) for one in chosen])
 
 
@@ -59,6 +58,28 @@ def test_groups_of_one_example_are_examples_and_alike_ones_widen_an_interval():
     narrow = bootstrap_intervals(["accuracy"], logits[copies], labels[copies], resamples=500, seed=0)["accuracy"]
     assert high - low == pytest.approx(np.diff(alone["accuracy"])[0], rel=0.2)
     assert narrow[1] - narrow[0] < (high - low) / 2
+
+
+def test_resamples_of_groups_that_lack_a_class_tell_nothing_of_it():
+    # Three speakers say the keyword, perfectly told; everything else is by itself.
+    labels = np.array([1] * 60 + [0] * 300)
+    groups = np.concatenate([np.repeat(np.arange(3), 20), np.arange(3, 303)])
+    logits = np.stack([-labels, labels], axis=1) * 2.0
+    found = bootstrap_intervals(["average_precision", "f1_macro"], logits, labels, groups=groups, resamples=300, seed=0)
+    assert found == {"average_precision": (1.0, 1.0), "f1_macro": (1.0, 1.0)}
+    assert group_counts(groups, labels) == {"all": 303, "fewest": 3}
+
+
+def test_groups_that_cannot_tell_give_no_interval():
+    logits, labels = example(count=40)
+    for groups in (np.zeros(40), labels):  # one group; a group for each of the four classes
+        assert bootstrap_intervals(NAMES, logits, labels, groups=groups, resamples=50, seed=0) == {}
+        assert paired_interval("accuracy", logits, -logits, labels, groups=groups, resamples=50, seed=0) is None
+    assert group_counts(np.arange(40), labels) is None
+    assert group_counts(None, labels) is None
+    assert group_counts(labels % 2, labels / 3) == {"all": 2, "fewest": 2}
+    with pytest.raises(ValueError, match="3 groups of 40 examples"):
+        bootstrap_intervals(["loss"], logits[:, 0], labels / 3, groups=np.array([0, 0, 1]), resamples=5, seed=0)
 
 
 def test_intervals_of_several_labels_and_targets_are_those_of_scoring_each_resample():

@@ -39,10 +39,10 @@ def test_intervals_over_groups_say_so_and_few_groups_are_no_sample(tmp_path):
         return write_report(tmp_path, config=CONFIG, metrics={**METRICS, **more}).read_text()
 
     assert "resamples of the examples; they" in told()
-    many = told(groups={"validation": 12, "test": 1300})
+    many = told(groups={"validation": {"all": 12, "fewest": 10}, "test": {"all": 1300, "fewest": 12}})
     assert "resamples of the examples, whole groups at a time (test 1,300, validation 12); they" in many
-    assert "Fewer than" not in many
-    assert "Fewer than 10 groups say little of others" in told(groups={"test": 9})
+    assert "fewer than 10 groups" not in many
+    assert "fewer than 10 groups" in told(groups={"test": {"all": 30, "fewest": 9}})
 
 
 def test_every_table_has_one_width(tmp_path):
