@@ -107,7 +107,7 @@ def summary(results: Sequence[dict[str, Any]], score: str) -> dict[str, Any]:
     values = [float(metrics["test"][score]) for metrics in results]
     widths = [high - low for low, high in (metrics["intervals"]["test"][score] for metrics in results)]
     examples, seeds = float(np.mean(widths) / 3.92) ** 2, float(np.var(values, ddof=1)) / len(values)
-    groups = results[0]["groups"].get("test", {}).get("all", math.inf)
+    groups = results[0].get("groups", {}).get("test", {}).get("all", math.inf)
     if groups < math.inf:
         examples *= groups / (groups - 1)
     freedom = (examples + seeds) ** 2 / max(seeds**2 / (len(values) - 1) + examples**2 / (groups - 1), 1e-12)
