@@ -138,7 +138,7 @@ def test_a_second_interrupt_ends_the_whole_group() -> None:
     process = subprocess.Popen(
         [sys.executable, "-c",
          f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); from tlhub.launching import launch; "
-         f"launch(['-c', 'import time; {marker}; print(1, flush=True); time.sleep(90)'], 2)"],
+         f"launch(['-c', 'import os, time; {marker}; os.write(1, bytes([49, 10])); time.sleep(90)'], 2)"],
         stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert [process.stdout.readline() for _ in range(2)] == ["1\n", "1\n"]

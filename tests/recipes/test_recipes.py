@@ -212,7 +212,9 @@ def test_every_recipe_runs(done: dict[str, Path]) -> None:
     for recipe, out in done.items():
         metrics = content(out)
         assert np.isfinite([value for value in flat(metrics["validation"]).values() if value is not None]).all()
-        assert set(metrics["validation"]) == set(metrics["intervals"]["validation"])
+        scored, intervals = set(metrics["validation"]), set(metrics["intervals"]["validation"])
+        # The few speakers of a small split may not be enough for an interval.
+        assert intervals == scored or (not intervals and metrics["groups"]["validation"]["fewest"] < 5), recipe
         assert bool(metrics.get("test")) == (out.name not in UNSCORED), recipe
         assert metrics["baselines"], recipe
         assert len(losses(out)) == (0 if "linear_probe" in recipe else 3), recipe

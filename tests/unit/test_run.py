@@ -93,7 +93,7 @@ def test_what_a_run_leaves(world: World, tmp_path: Path) -> None:
         "config.yaml", "metrics.json", "status.json", "history.jsonl", "quarantine.csv", "report.md", "model", "plots"}
     assert json.loads((run.folder / "status.json").read_text()) == {"state": "finished", "exit_code": 0, "reason": ""}
     assert run.metrics.keys() == {
-        "task", "problem_type", "model", "strategy", "seed", "validation", "test", "intervals", "breakdown",
+        "task", "problem_type", "model", "strategy", "seed", "validation", "test", "intervals", "groups", "breakdown",
         "calibration", "baselines", "parameters", "data", "time", "throughput", "peak_memory_mib"}
     assert run.metrics["data"] == {"train": 26, "validation": 9, "test": 9, "classes": 3}
     assert run.metrics["time"].keys() == {"prepare_s", "train_s", "evaluate_s"}
