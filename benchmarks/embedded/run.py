@@ -5,11 +5,10 @@ r"""Transfer of the embedded checkpoints: scratch, linear_probe, lora and full, 
     python benchmarks/embedded/run.py text --data FOLDER --runs runs
 
 Sets that the checkpoint was not pretrained on, in FOLDER (`sets.py`). `scratch` is the same architecture from fresh
-weights; its learning rate and its steps are tuned for every set and amount, on validation, with the first seed. For
-pictures those of lora and full are too (`TUNED`), around tlhub's default rate; otherwise the others have tlhub's
-defaults, but for the number of steps and their size (`STEPS`, `BATCH`). Seeds draw the examples, the validation split
-and all else; the test split is scored once, by the run itself. A run that is finished is read, not repeated: its name
-has the weights and the settings in it.
+weights; its learning rate and its steps are tuned for every set and amount, on validation, with the first seed. The
+others have tlhub's defaults, but for the number of steps and their size (`TRANSFER`, `BATCH`). Seeds draw the examples,
+the validation split and all else; the test split is scored once, by the run itself. A run that is finished is read, not
+repeated: its name has the weights and the settings in it.
 
 Heads on texts that are trained step by step read the mean over the tokens (`--model.pool mean`), those of `scratch`
 too: the last token, which a decoder's own classifier reads, was trained to tell what follows and not what was said.
@@ -49,17 +48,17 @@ VALIDATIONS = 10
 """Validations of a run, at most."""
 RATES = {"vision": (5e-4, 1e-3, 3e-3), "audio": (5e-4, 1e-3, 2e-3), "text": (5e-4, 1e-3, 3e-3)}
 """Peak learning rates that scratch is tuned over."""
-FACTORS = (1 / 3, 3)
-"""Other rates that transfer is tuned over, as multiples of tlhub's default."""
 STEPS = {"few": (200, 600), "all": (400, 1200)}
-"""Optimizer steps that strategies are tuned over, from the fewest, which those that are not tuned have."""
-TUNED = {"vision": ("scratch", "lora", "full"), "audio": ("scratch",), "text": ("scratch",)}
+"""Optimizer steps that scratch is tuned over, from the fewest."""
 BATCH = {"few": 16, "all": 32}
+TRANSFER: dict[str, dict[str, dict[str, Any]]] = {
+    amount: {"linear_probe": {}, "lora": {"max_steps": steps}, "full": {"max_steps": steps}}
+    for amount, steps in (("few", 200), ("all", 400))}
 
 
 def one(kind: str, chosen: Set, amount: str, strategy: str, seed: int, given: argparse.Namespace,
         train: dict[str, Any]) -> dict[str, Any]:
-    """Carry out a run, unless it is there already, and return its metrics, beside the learning rate that it had."""
+    """Carry out a run, unless it is there already, and return its metrics."""
     words = "-".join(f"{name}{value:g}" for name, value in train.items())
     parts = (_digest(kind, strategy, given), chosen.name, chosen.label, amount, strategy, words, str(seed))
     name = "-".join(filter(None, parts))
@@ -79,7 +78,7 @@ def one(kind: str, chosen: Set, amount: str, strategy: str, seed: int, given: ar
         tlhub.finetune(chosen.task, model=model, strategy=strategy, seed=seed, out=str(out), data=data,
                        overwrite=out.exists(), **options)
     metrics: dict[str, Any] = json.loads((out / "metrics.json").read_text())
-    return {**metrics, "learning_rate": tlhub.load(out).config.train.learning_rate}
+    return metrics
 
 
 def _digest(kind: str, strategy: str, given: argparse.Namespace) -> str:
@@ -89,30 +88,17 @@ def _digest(kind: str, strategy: str, given: argparse.Namespace) -> str:
     return hashlib.sha256(b"".join((folder / name).read_bytes() for name in names)).hexdigest()[:8]
 
 
-def settings(kind: str, chosen: Set, amount: str, strategy: str, given: argparse.Namespace) -> dict[str, Any]:
-    """Return the learning rate and the steps of a strategy: where it is tuned, those that validation prefers.
+def tuned(kind: str, chosen: Set, amount: str, given: argparse.Namespace) -> dict[str, Any]:
+    """Return the settings of scratch that validation prefers, with the first seed.
 
-    All rates are tried with the fewest steps and the first seed, then the best rate with more.
+    All rates are tried with the fewest steps, then the best rate with more.
     """
-    if strategy == "linear_probe":
-        return {}
-    fewest, *more = STEPS[amount]
-    default = {"max_steps": fewest}
-    if strategy not in TUNED[kind]:
-        return default
-
-    def tried(train: dict[str, Any]) -> dict[str, Any]:
-        return one(kind, chosen, amount, strategy, SEEDS[0], given, train)
-
     def value(train: dict[str, Any]) -> float:
-        return float(tried(train)["validation"][chosen.score])
+        scores = one(kind, chosen, amount, "scratch", SEEDS[0], given, train)["validation"]
+        return float(scores[chosen.score])
 
-    if strategy == "scratch":
-        tries = [{"learning_rate": rate, **default} for rate in RATES[kind]]
-    else:
-        rate = tried(default)["learning_rate"]
-        tries = [default, *({"learning_rate": rate * factor, **default} for factor in FACTORS)]
-    best = max(tries, key=value)
+    fewest, *more = STEPS[amount]
+    best = max(({"learning_rate": rate, "max_steps": fewest} for rate in RATES[kind]), key=value)
     return max([best, *({**best, "max_steps": steps} for steps in more)], key=value)
 
 
@@ -141,7 +127,7 @@ def table(kind: str, given: argparse.Namespace) -> Iterator[tuple[str, str, dict
         for chosen in (some for some in SETS[kind] if not given.sets or {some.name, some.title} & {*given.sets}):
             rows: dict[str, Any] = {}
             for strategy in STRATEGIES:
-                train = settings(kind, chosen, amount, strategy, given)
+                train = tuned(kind, chosen, amount, given) if strategy == "scratch" else TRANSFER[amount][strategy]
                 results = [one(kind, chosen, amount, strategy, seed, given, train) for seed in SEEDS]
                 rows[strategy] = {**summary(results, chosen.score), **({"settings": train} if train else {})}
                 low, high = rows[strategy]["interval"]
