@@ -62,7 +62,9 @@ def architecture(work: Path) -> Path:
     """Write the configuration of the first stage: the network, for pictures of `FIRST_SIDE`."""
     folder = work.with_name(f"{work.name}-start")
     shutil.copytree(NETWORK, folder, dirs_exist_ok=True)
-    _sees(folder, FIRST_SIDE)
+    settings = json.loads((NETWORK / PREPROCESSOR).read_text())
+    settings["size"] = {"shortest_edge": FIRST_SIDE}
+    (folder / PREPROCESSOR).write_text(json.dumps(settings, indent=2) + "\n")
     return folder
 
 
@@ -71,11 +73,6 @@ def between(model: Path, folder: Path) -> Path:
     shutil.copytree(model, folder, dirs_exist_ok=True)
     shutil.copyfile(NETWORK / PREPROCESSOR, folder / PREPROCESSOR)
     return folder
-
-
-def _sees(folder: Path, side: int) -> None:
-    path = folder / PREPROCESSOR
-    path.write_text(json.dumps({**json.loads(path.read_text()), "size": {"shortest_edge": side}}, indent=2) + "\n")
 
 
 def pictures(folder: Path) -> Iterator[Image.Image]:

@@ -143,13 +143,13 @@ def _draws(labels: np.ndarray, groups: np.ndarray | None, resamples: int, seed: 
         width: Numbers that one resample takes in each column.
     """
     count, random = len(labels), generator(seed, "bootstrap")
-    if groups is None or group_counts(groups, labels) is None:
+    if groups is not None and len(groups) != count:
+        raise ValueError(f"{len(groups)} groups of {count} examples")
+    if groups is None or len(np.unique(groups)) == count:
         at_a_time = max(1, _CHUNK // width)
         for start in range(0, resamples, at_a_time):
             yield random.integers(0, count, (min(at_a_time, resamples - start), count), dtype=np.int32)
         return
-    if len(groups) != count:
-        raise ValueError(f"{len(groups)} groups of {count} examples")
     _, members = np.unique(groups, return_inverse=True)
     together = np.split(np.argsort(members, kind="stable"), np.bincount(members).cumsum()[:-1])
     if len(together) == 1:
